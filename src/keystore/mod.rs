@@ -1,0 +1,131 @@
+//! The keystore port: where private keys live, and the five things that may be asked of one.
+//!
+//! In scope: the contract, in prose and as a trait. Out of scope: any vendor's types, retries (the signer retries, so that each attempt is
+//! counted) and verification (the signer verifies every signature before release). There is no export and no import.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use claviger_audit::Algorithm;
+use claviger_audit::jwk::PublicKey;
+use claviger_audit::names::KeyName;
+
+use crate::clock::Monotonic;
+
+pub mod pkcs11;
+
+/// A boxed future, so that the port can be used as `Arc<dyn Keystore>`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where a key is within its keystore: a PKCS#11 `CKA_ID` in hex, a KMS ARN, a Vault mount, name and version. Opaque to everyone else.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Locator(String);
+
+impl Locator {
+    /// Wraps the text that a keystore made, or that a `key.created` record holds.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, as recorded.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Locator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is to be signed, hashed once by the signer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A digest whose length is that of the algorithm's hash.
+    Digest(Vec<u8>),
+    /// The message itself: Ed25519 alone (RFC 8032 section 5.1.6 hashes it twice).
+    Message(Vec<u8>),
+}
+
+/// A key that exists and was admitted.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// The public half, as the keystore reports it.
+    pub public: PublicKey,
+    /// Names the key in every later call.
+    pub locator: Locator,
+    /// What admission read, for the record: attribute name to value, e.g. `sensitive = true`.
+    pub attributes: BTreeMap<String, String>,
+    /// The backend's own request id, where it has one.
+    pub backend_request: Option<String>,
+}
+
+/// A signature in JOSE form: `r || s` for ECDSA (RFC 7518 section 3.4), the plain octets for RSA and Ed25519.
+#[derive(Clone, Debug)]
+pub struct Signature {
+    /// The octets.
+    pub bytes: Vec<u8>,
+    /// The backend's own request id, where it has one.
+    pub backend_request: Option<String>,
+}
+
+/// Why a keystore did not do what was asked. The text says what happened and never holds a PIN, a token or a URI secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeystoreError {
+    /// A passing fault: the same call may succeed now.
+    #[error("the keystore failed in passing: {0}")]
+    Retry(String),
+    /// The keystore cannot be used; `after` says when to ask again.
+    #[error("the keystore is unavailable: {reason}")]
+    Unavailable {
+        /// What happened.
+        reason: String,
+        /// When it may be worth asking again.
+        after: Duration,
+    },
+    /// The request itself can never succeed: wrong PIN, mechanism, attribute, or a key that admission refuses.
+    #[error("the keystore refused: {0}")]
+    Rejected(String),
+    /// No key has this locator. (An empty search right after a session error is not this.)
+    #[error("the key is gone from its keystore: {0}")]
+    Gone(String),
+    /// The deadline passed before an answer; a late answer is dropped and counted.
+    #[error("the keystore did not answer within the deadline")]
+    Unanswered,
+    /// The queue is full or the deadline cannot be met: refused before the keystore was asked.
+    #[error("the keystore's queue is full")]
+    Overloaded,
+}
+
+/// A place that holds private keys.
+///
+/// All methods may be called at the same time from many tasks. An adapter keeps its own back-off and recovery; it never deletes a key
+/// that it was not told to destroy.
+pub trait Keystore: Send + Sync {
+    /// Finds the key of this name, or creates it; returns the same key however often it is called. When it returns, the key survives a
+    /// restart and has passed admission (private, sensitive, never extractable, made here, for signing only). May be retried.
+    fn create<'a>(&'a self, name: &'a KeyName, algorithm: Algorithm) -> BoxFuture<'a, Result<Made, KeystoreError>>;
+
+    /// Signs; has no side effect and may be retried. Work whose deadline has passed is not started. The input's kind and length must be
+    /// those of the algorithm, else [`KeystoreError::Rejected`].
+    fn sign<'a>(
+        &'a self,
+        locator: &'a Locator,
+        algorithm: Algorithm,
+        input: Input,
+        deadline: Monotonic,
+    ) -> BoxFuture<'a, Result<Signature, KeystoreError>>;
+
+    /// Makes the key unusable; succeeds if it already is, or never was. Final on PKCS#11.
+    fn destroy<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<(), KeystoreError>>;
+
+    /// Whether signing could work now; cheap, creates nothing, never on the request path.
+    fn health(&self) -> BoxFuture<'_, Result<(), KeystoreError>>;
+
+    /// The names of all keys whose name starts with `<installation>.`, sorted, with their locators; for `doctor` alone.
+    fn inventory<'a>(&'a self, installation: &'a str) -> BoxFuture<'a, Result<Vec<(KeyName, Locator)>, KeystoreError>>;
+}
