@@ -41,15 +41,15 @@ pub enum KeyShape {
 /// The hash that is computed before signing; Ed25519 (pure) has none and takes the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
-pub enum Hash {
+pub enum HashFunction {
     Sha256,
     Sha384,
     Sha512,
 }
 
-impl Hash {
+impl HashFunction {
     /// The length of the digest, in bytes.
-    pub fn len(self) -> usize {
+    pub fn digest_length(self) -> usize {
         match self {
             Self::Sha256 => 32,
             Self::Sha384 => 48,
@@ -103,11 +103,11 @@ impl Algorithm {
     }
 
     /// The hash that the signer computes, or `None` where the keystore takes the message itself.
-    pub fn hash(self) -> Option<Hash> {
+    pub fn hash(self) -> Option<HashFunction> {
         match self {
-            Self::ES256 | Self::RS256 | Self::PS256 => Some(Hash::Sha256),
-            Self::ES384 | Self::RS384 | Self::PS384 => Some(Hash::Sha384),
-            Self::ES512 | Self::RS512 | Self::PS512 => Some(Hash::Sha512),
+            Self::ES256 | Self::RS256 | Self::PS256 => Some(HashFunction::Sha256),
+            Self::ES384 | Self::RS384 | Self::PS384 => Some(HashFunction::Sha384),
+            Self::ES512 | Self::RS512 | Self::PS512 => Some(HashFunction::Sha512),
             Self::EdDSA | Self::Ed25519 => None,
         }
     }

@@ -64,7 +64,8 @@ impl Curve {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// Its name in the JOSE registry.
+    pub fn name(self) -> &'static str {
         match self {
             Self::P256 => "P-256",
             Self::P384 => "P-384",

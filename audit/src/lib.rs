@@ -1,9 +1,23 @@
 //! The audit log of Claviger: what its bytes mean, and how a stranger checks them.
+//!
+//! In scope: the records, the key states, the proofs, the JWKS body and the verifier. Out of scope: writing a log, signing, networks, clocks:
+//! times come from records or arguments. The format is specified in this package's `README.md`.
 
 pub mod algorithm;
+pub mod checkpoint;
+pub mod event;
+pub mod json;
 pub mod jwk;
+pub mod jwks;
+pub mod keyrings;
+pub mod line;
+pub mod merkle;
 pub mod names;
+pub mod note;
+pub mod record;
 pub mod time;
+pub mod timing;
+pub mod trust;
 
 pub use algorithm::Algorithm;
 pub use time::Timestamp;

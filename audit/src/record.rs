@@ -1,0 +1,142 @@
+//! One record: an event with its place in the log, as one line of canonical JSON.
+//!
+//! In scope: bytes to record and back. Out of scope: the chain (`prev` is carried, not checked), the file, and whether the event is legal.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::event::{Event, LogKind};
+use crate::json::{self, JsonDefect, NotCanonical};
+use crate::merkle::Hash;
+use crate::time::Timestamp;
+
+/// The version of the format, the `v` member of every record.
+pub const FORMAT_VERSION: u64 = 1;
+
+/// Who asked for what the event tells, and from where. Absent for what Claviger does by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The caller's identity.
+    pub caller: Option<String>,
+    /// The source address, as `audit.subject` says.
+    pub src: Option<String>,
+    /// The user agent, likewise.
+    pub agent: Option<String>,
+    /// The request id that the caller was given.
+    pub request: Option<String>,
+}
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Which log.
+    pub log: LogKind,
+    /// Position, from 0; also the leaf's index in the Merkle tree.
+    pub seq: u64,
+    /// When, never earlier than the record before.
+    pub time: Timestamp,
+    /// Leaf hash of the record before; for the first one, the genesis hash.
+    pub prev: Hash,
+    /// How many records were known to be durable when this one was written.
+    pub durable: u64,
+    /// The node that wrote it.
+    pub node: String,
+    /// A random name of the process that wrote it.
+    pub boot: String,
+    /// Who asked.
+    pub asked: Asked,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Why a line is not a record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The line is not canonical JSON.
+    #[error(transparent)]
+    Json(#[from] JsonDefect),
+    /// The members are not those of a record of this format.
+    #[error("not a record of format {FORMAT_VERSION}: {0}")]
+    Members(String),
+    /// The event does not belong into this log.
+    #[error("event {event:?} does not belong into the {log:?} log")]
+    WrongLog {
+        /// The event.
+        event: &'static str,
+        /// The log.
+        log: LogKind,
+    },
+}
+
+/// The members that every record has; the rest is the event's.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    v: u64,
+    log: LogKind,
+    seq: u64,
+    time: Timestamp,
+    prev: Hash,
+    durable: u64,
+    node: String,
+    boot: String,
+    caller: Option<String>,
+    src: Option<String>,
+    agent: Option<String>,
+    request: Option<String>,
+}
+
+const HEAD_MEMBERS: [&str; 12] = ["v", "log", "seq", "time", "prev", "durable", "node", "boot", "caller", "src", "agent", "request"];
+
+impl Record {
+    /// The line, without its LF. What is absent is left out, never `null`.
+    pub fn to_line(&self) -> Result<Vec<u8>, NotCanonical> {
+        let head = Head {
+            v: FORMAT_VERSION,
+            log: self.log,
+            seq: self.seq,
+            time: self.time,
+            prev: self.prev,
+            durable: self.durable,
+            node: self.node.clone(),
+            boot: self.boot.clone(),
+            caller: self.asked.caller.clone(),
+            src: self.asked.src.clone(),
+            agent: self.asked.agent.clone(),
+            request: self.asked.request.clone(),
+        };
+        let mut members = members_of(&head);
+        members.extend(members_of(&self.event));
+        members.retain(|_, value| !value.is_null());
+        json::canonical(&Value::Object(members))
+    }
+
+    /// Reads a line. The bytes are the truth: whatever is not in the one canonical form is refused.
+    pub fn parse(line: &[u8]) -> Result<Self, RecordError> {
+        json::check_record(line)?;
+        let bad = |error: serde_json::Error| RecordError::Members(error.to_string());
+        let mut members: Map<String, Value> = serde_json::from_slice(line).map_err(bad)?;
+        if let Some((name, _)) = members.iter().find(|(_, value)| value.is_null()) {
+            return Err(RecordError::Members(format!("member {name:?} is null; what is absent is left out")));
+        }
+        let head_members = HEAD_MEMBERS.into_iter().filter_map(|name| members.remove_entry(name)).collect();
+        let head: Head = serde_json::from_value(Value::Object(head_members)).map_err(bad)?;
+        if head.v != FORMAT_VERSION {
+            return Err(RecordError::Members(format!("format version {}; this program reads {FORMAT_VERSION}", head.v)));
+        }
+        let event: Event = serde_json::from_value(Value::Object(members)).map_err(bad)?;
+        if !event.belongs_to(head.log) {
+            return Err(RecordError::WrongLog { event: event.name(), log: head.log });
+        }
+        let asked = Asked { caller: head.caller, src: head.src, agent: head.agent, request: head.request };
+        let Head { log, seq, time, prev, durable, node, boot, .. } = head;
+        Ok(Self { log, seq, time, prev, durable, node, boot, asked, event })
+    }
+}
+
+fn members_of(value: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(members)) => members,
+        // Only a type that is no struct could come here, and none is passed.
+        _ => Map::new(),
+    }
+}
