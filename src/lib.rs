@@ -1,4 +1,8 @@
 //! Claviger keeps signing keys in a keystore, signs for callers whom a policy permits, rotates keys with overlap, and proves every use.
 
 pub mod clock;
+pub mod jose;
 pub mod keystore;
+pub mod policy;
+pub mod refusal;
+pub mod rotation;

@@ -1,0 +1,283 @@
+//! The invariants of rotation, checked from the event log alone.
+//!
+//! In scope: I1, I3, I9, I10, I11, one signer at a time, and liveness, each recomputed here from events and their times. Out of scope: the
+//! machine's own fields; nothing here asks `Keyrings`, so a mistake there cannot hide itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use claviger_audit::event::{KeyRotated, RotationReason};
+
+use super::super::timing::TICK;
+use super::*;
+
+/// A key as the events tell it.
+#[derive(Default)]
+struct KeySeen {
+    number: u32,
+    jwk: String,
+    published: bool,
+    served: BTreeMap<String, Timestamp>,
+    activated: Option<Timestamp>,
+    stopped: Option<Timestamp>,
+    /// When it must have left the sets, if nothing else ends it.
+    leaves: Option<Timestamp>,
+    /// Whether it may be destroyed.
+    ended: bool,
+}
+
+/// A keyring as the events tell it.
+#[derive(Default)]
+struct RingSeen {
+    sets: Vec<String>,
+    timings: Vec<(Timestamp, Timing)>,
+    keys: BTreeMap<String, KeySeen>,
+    signer: Option<String>,
+    suspended: bool,
+    /// When the next rotation is due, or when the keyring was resumed after that.
+    due: Option<Timestamp>,
+    retired: bool,
+}
+
+#[derive(Default)]
+struct Seen {
+    rings: BTreeMap<String, RingSeen>,
+    kids: BTreeMap<String, String>,
+    names: BTreeMap<KeyName, String>,
+    served: BTreeSet<String>,
+}
+
+/// Checks every record; `awake` tells the first moment, from a date on, at which the node ran and trusted its clock. With `all_sign`, as
+/// after a long time without faults, each living keyring must sign at the end and not be behind its schedule.
+pub(super) fn check(records: &[Record], awake: &dyn Fn(Timestamp) -> Timestamp, all_sign: Option<Timestamp>) -> Result<(), String> {
+    let mut seen = Seen::default();
+    for record in records {
+        seen.event(record, awake).map_err(|why| format!("record {} ({}) at {}: {why}", record.seq, record.event.name(), record.time))?;
+    }
+    let end = all_sign.or(records.last().map(|record| record.time)).unwrap_or_default();
+    seen.rings.values().try_for_each(|ring| ring.nothing_is_late(end, awake))?;
+    let mut living = seen.rings.values().filter(|ring| !ring.retired && all_sign.is_some());
+    living.try_for_each(|ring| ring.signs_on_time(end))
+}
+
+fn need(holds: bool, why: impl Into<String>) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(why.into()) }
+}
+
+impl RingSeen {
+    /// D + e: the largest that counts at `now`; a longer one counts for its own length after it was replaced.
+    fn lead(&self, now: Timestamp) -> Duration {
+        let ends = self.timings.iter().skip(1).map(|(since, _)| Some(*since)).chain([None]);
+        let counts = self.timings.iter().zip(ends).map(|((_, timing), end)| (timing.lead(), end));
+        counts.filter(|(lead, end)| end.is_none_or(|end| now < end + *lead)).map(|(lead, _)| lead).max().unwrap_or_default()
+    }
+
+    /// The longest D + e + G that ever was: how long a rotation may wait for a standby of new settings.
+    fn patience(&self) -> Duration {
+        let spans = self.timings.iter().map(|(_, timing)| timing.lead() + Duration::from_millis(timing.provisioning_budget_ms));
+        spans.max().unwrap_or_default()
+    }
+
+    fn visible(&self, kid: &str) -> Option<Timestamp> {
+        let times: Option<Vec<Timestamp>> = self.sets.iter().map(|set| self.keys[kid].served.get(set).copied()).collect();
+        times?.into_iter().max()
+    }
+
+    fn i1(&self, kid: &str, now: Timestamp) -> Result<(), String> {
+        let visible = self.visible(kid).ok_or("I1: signs, but was not served in each of its sets")?;
+        need(now >= visible + self.lead(now), format!("I1: signs {:?} after it became visible", now.since(visible)))
+    }
+
+    fn start(&mut self, kid: &str, now: Timestamp) -> Result<(), String> {
+        need(self.signer.is_none(), "two keys sign")?;
+        need(!self.retired, "a retired keyring signs")?;
+        let key = self.keys.get_mut(kid).ok_or("unknown key")?;
+        need(key.published, "I11: signs before it is published, or after")?;
+        need(key.activated.is_none(), "I11: starts twice")?;
+        key.activated = Some(now);
+        (self.signer, self.suspended) = (Some(kid.to_owned()), false);
+        Ok(())
+    }
+
+    /// The signer stops; it must stay published for the overlap, and not much longer.
+    fn stop(&mut self, now: Timestamp) {
+        let Some(key) = self.signer.take().and_then(|kid| self.keys.get_mut(&kid)) else { return };
+        let activated = key.activated.unwrap_or(now);
+        let ends = self.timings.iter().skip(1).map(|(since, _)| *since).chain([now]);
+        let in_force: Vec<&Timing> = self.timings.iter().zip(ends).filter(|(_, end)| *end >= activated).map(|((_, t), _)| t).collect();
+        let largest = |part: fn(&Timing) -> Duration| in_force.iter().map(|timing| part(timing)).max().unwrap_or_default();
+        let overlap = largest(Timing::release_window) + largest(Timing::token_life) + 2 * largest(Timing::skew);
+        (key.stopped, key.leaves) = (Some(now), Some(now + overlap));
+    }
+
+    fn signs_on_time(&self, end: Timestamp) -> Result<(), String> {
+        let on_time = self.due.is_some_and(|due| end <= due + self.patience() + TICK);
+        need(self.signer.is_some() && !self.suspended && on_time, "liveness: at the end nobody signs, or a rotation is overdue")
+    }
+
+    fn nothing_is_late(&self, end: Timestamp, awake: &dyn Fn(Timestamp) -> Timestamp) -> Result<(), String> {
+        let staying = self.keys.iter().filter(|(_, key)| key.published);
+        for (kid, date) in staying.filter_map(|(kid, key)| Some((kid, key.leaves?))) {
+            need(end <= awake(date) + TICK, format!("liveness: {kid} should have left at {date}, and the log goes on to {end}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Seen {
+    fn ring(&mut self, name: &str) -> Result<&mut RingSeen, String> {
+        self.rings.get_mut(name).ok_or_else(|| format!("no keyring {name}"))
+    }
+
+    fn of(&mut self, kid: &str) -> Result<&mut RingSeen, String> {
+        let ring = self.kids.get(kid).cloned().ok_or_else(|| format!("no key {kid}"))?;
+        self.ring(&ring)
+    }
+
+    fn key(&mut self, kid: &str) -> Result<&mut KeySeen, String> {
+        self.of(kid)?.keys.get_mut(kid).ok_or_else(|| format!("no key {kid}"))
+    }
+
+    fn event(&mut self, record: &Record, awake: &dyn Fn(Timestamp) -> Timestamp) -> Result<(), String> {
+        let now = record.time;
+        match &record.event {
+            Event::KeyringCreated(e) => {
+                let own = format!("keyring/{}", e.keyring);
+                let sets = e.issuer.iter().map(|issuer| format!("issuer/{issuer}")).chain([own]).collect();
+                self.rings.insert(e.keyring.clone(), RingSeen { sets, ..RingSeen::default() });
+            }
+            Event::KeyringTiming(e) => self.ring(&e.keyring)?.timings.push((now, e.timing)),
+            Event::KeyringRetired(e) => {
+                let ring = self.ring(&e.keyring)?;
+                ring.stop(now);
+                (ring.retired, ring.due) = (true, None);
+            }
+            Event::KeyCreated(e) => {
+                let jwk = jwks::jwk_text(&e.kid, Algorithm::EdDSA, &e.jwk);
+                let key = KeySeen { number: e.key.number(), jwk, ..KeySeen::default() };
+                self.ring(e.key.keyring())?.keys.insert(e.kid.clone(), key);
+                self.kids.insert(e.kid.clone(), e.key.keyring().to_owned());
+                self.names.insert(e.key.clone(), e.kid.clone());
+            }
+            Event::KeyPublished(e) => self.key(&e.kid)?.published = true,
+            Event::KeyRotated(e) => self.rotated(e, now, awake)?,
+            Event::KeySuspended(e) => self.of(&e.kid)?.suspended = true,
+            Event::KeyResumed(e) => {
+                let ring = self.of(&e.kid)?;
+                (ring.suspended, ring.due) = (false, ring.due.map(|due| due.max(now)));
+            }
+            Event::KeyCompromised(e) => {
+                let ring = self.of(&e.kid)?;
+                if ring.signer.as_ref() == Some(&e.kid) {
+                    ring.stop(now);
+                    ring.due = e.next_rotation;
+                }
+                if let Some(to) = &e.to {
+                    ring.i1(to, now)?;
+                    ring.start(to, now)?;
+                }
+                let key = self.key(&e.kid)?;
+                (key.published, key.ended) = (false, true);
+            }
+            Event::KeyWithdrawn(e) => {
+                let key = self.key(&e.kid)?;
+                let leaves = key.leaves.ok_or("I11: leaves before it stopped signing")?;
+                need(now >= leaves, format!("I3: leaves before {leaves}"))?;
+                need(now <= awake(leaves) + TICK, format!("liveness: leaves after {leaves}"))?;
+                (key.published, key.ended) = (false, true);
+            }
+            Event::KeyAbandoned(e) => {
+                if let Some(kid) = self.names.get(&e.key).cloned() {
+                    let key = self.key(&kid)?;
+                    need(key.activated.is_none(), "I11: abandons a key that signed")?;
+                    (key.published, key.ended) = (false, true);
+                }
+            }
+            Event::KeyDestroyed(e) => {
+                if let Some(kid) = self.names.get(&e.key).cloned() {
+                    need(self.key(&kid)?.ended, "I11: destroyed before it was withdrawn")?;
+                }
+            }
+            Event::JwksServed(e) => self.jwks_served(&e.set, e.sha256, now)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn rotated(&mut self, e: &KeyRotated, now: Timestamp, awake: &dyn Fn(Timestamp) -> Timestamp) -> Result<(), String> {
+        let served = self.served.clone();
+        let ring = self.ring(&e.keyring)?;
+        need(ring.signer == e.from, "the signer is not the key that stops")?;
+        match (e.reason, e.forced) {
+            (RotationReason::Bootstrap, _) => {
+                need(!ring.sets.iter().any(|set| served.contains(set)), "I1: starts with age zero although a set was served")?;
+            }
+            (_, true) => need(e.note.is_some(), "I1: forced without a reason")?,
+            (_, false) => ring.i1(&e.to, now)?,
+        }
+        if let (RotationReason::Scheduled, Some(due), Some(visible)) = (e.reason, ring.due, ring.visible(&e.to)) {
+            need(!ring.suspended && now >= due, "a scheduled rotation before its date, or of a suspended key")?;
+            let longest_lead = ring.timings.iter().map(|(_, timing)| timing.lead()).max().unwrap_or_default();
+            let latest = awake(due.max(visible + longest_lead) + ring.patience()) + TICK;
+            need(now <= latest, format!("liveness: due at {due}, visible at {visible}"))?;
+        }
+        ring.stop(now);
+        ring.start(&e.to, now)?;
+        ring.due = Some(e.next_rotation);
+        Ok(())
+    }
+
+    fn jwks_served(&mut self, set: &str, sha256: Hash, now: Timestamp) -> Result<(), String> {
+        let mut jwks: Vec<&str> = Vec::new();
+        for ring in self.rings.values_mut().filter(|ring| ring.sets.iter().any(|name| name == set)) {
+            let signer = ring.signer.as_ref().map(|kid| ring.keys[kid].published);
+            need(signer != Some(false), "I10: served without the key that signs")?;
+            let mut keys: Vec<&mut KeySeen> = ring.keys.values_mut().filter(|key| key.published).collect();
+            keys.sort_by_key(|key| key.number);
+            for key in &mut keys {
+                key.served.entry(set.to_owned()).or_insert(now);
+            }
+            jwks.extend(keys.into_iter().map(|key| key.jwk.as_str()));
+        }
+        need(self.served.contains(set) || !jwks.is_empty(), "I10: the first set is empty")?;
+        let body = format!(r#"{{"keys":[{}]}}"#, jwks.join(","));
+        need(sha256 == Hash::from(<[u8; 32]>::from(Sha256::digest(body))), "I9: another body than the events make")?;
+        self.served.insert(set.to_owned());
+        Ok(())
+    }
+}
+
+/// The checker can fail: each mistake, put into a good log by hand, is named.
+#[test]
+fn each_planted_mistake_is_found() {
+    let mut story = Story::with(&[wish("tokens")]);
+    story.settle();
+    story.run(32 * DAY);
+    let good = story.records;
+    let verdict = |records: &[Record]| check(records, &|date| date, None);
+    assert_eq!(verdict(&good), Ok(()));
+    let nth = |name: &str, nth: usize| good.iter().enumerate().filter(|(_, r)| r.event.name() == name).nth(nth).expect("there").0;
+    let with = |change: &dyn Fn(&mut Vec<Record>)| {
+        let mut records = good.clone();
+        change(&mut records);
+        verdict(&records).expect_err("a mistake").split(": ").nth(1).map(str::to_owned)
+    };
+    let (second_rotation, withdrawal, destruction) = (nth("key.rotated", 1), nth("key.withdrawn", 0), nth("jwks.served", 0));
+    let early = |records: &mut Vec<Record>| records[withdrawal].time = records[withdrawal].time - Duration::from_millis(1);
+    let late = |records: &mut Vec<Record>| records[withdrawal].time = records[withdrawal].time + 2 * TICK;
+    let never = |records: &mut Vec<Record>| drop(records.remove(withdrawal));
+    let unserved = |records: &mut Vec<Record>| records.retain(|r| r.event.name() != "jwks.served" || r.time > good[destruction].time);
+    let young = |records: &mut Vec<Record>| {
+        let start = records[nth("key.published", 0)].time;
+        let mut rotation = records.remove(second_rotation);
+        rotation.time = start + 15 * MINUTE;
+        if let Event::KeyRotated(e) = &mut rotation.event {
+            e.reason = RotationReason::OnDemand;
+        }
+        records.insert(nth("jwks.served", 3) + 1, rotation);
+    };
+    assert_eq!(with(&early).as_deref(), Some("I3"));
+    assert_eq!(with(&late).as_deref(), Some("liveness"));
+    assert_eq!(with(&never).as_deref(), Some("I9"));
+    assert_eq!(with(&unserved).as_deref(), Some("I1"));
+    assert_eq!(with(&young).as_deref(), Some("I1"));
+}

@@ -1,0 +1,238 @@
+//! The plan, situation by situation.
+
+use super::*;
+
+/// D + e and Q + T + 2e of the default settings.
+const LEAD: Duration = Duration::from_secs(940);
+const OVERLAP: Duration = Duration::from_secs(962);
+
+fn standing() -> Story {
+    let mut story = Story::with(&[wish("tokens")]);
+    story.settle();
+    story
+}
+
+#[test]
+fn a_keyring_starts_before_anything_is_served() {
+    let story = standing();
+    assert_eq!(story.states("tokens"), ["active", "published"]);
+    let first_served = story.events().iter().position(|name| *name == "jwks.served");
+    let bootstrap = story.events().iter().position(|name| *name == "key.rotated");
+    assert!(bootstrap < first_served && bootstrap.is_some(), "{:?}", story.events());
+}
+
+#[test]
+fn rotation_comes_when_due_and_the_old_key_leaves_by_its_date() {
+    let mut story = standing();
+    let start = story.now;
+    let first = story.active_kid("tokens");
+    assert_eq!(story.settle(), Some(start + 30 * DAY));
+    story.run(30 * DAY - MINUTE);
+    assert_eq!(story.active_kid("tokens"), first);
+    story.run(MINUTE);
+    assert_eq!(story.states("tokens"), ["retiring", "active", "published"]);
+    assert_eq!(story.settle(), Some(start + 30 * DAY + OVERLAP));
+    story.run(OVERLAP);
+    assert_eq!(story.states("tokens"), ["withdrawn", "active", "published"]);
+    story.run(7 * DAY);
+    assert_eq!(story.states("tokens"), ["destroyed", "active", "published"]);
+}
+
+#[test]
+fn a_dead_keystore_blocks_neither_withdrawal_nor_the_keyrings_elsewhere() {
+    let other = KeyringWish { keystore: "vault".to_owned(), ..wish("other") };
+    let mut story = Story::with(&[wish("tokens"), other]);
+    story.settle();
+    story.run(30 * DAY - MINUTE);
+    story.down.insert("hsm".to_owned(), ());
+    story.run(MINUTE + OVERLAP);
+    assert_eq!(story.states("tokens"), ["withdrawn", "active", "requested"]);
+    assert_eq!(story.states("other"), ["withdrawn", "active", "published"]);
+    story.down.clear();
+    story.run(2 * MINUTE);
+    assert_eq!(story.states("tokens"), ["withdrawn", "active", "published"]);
+}
+
+#[test]
+fn one_refused_key_does_not_starve_the_others_of_its_keystore() {
+    let mut story = Story::with(&[wish("a"), wish("b")]);
+    let Plan::Append(event) = story.plan() else { panic!("a request comes first") };
+    story.append(event);
+    let Plan::Create { name, .. } = story.plan() else { panic!("then its creation") };
+    story.refused.insert(name.clone(), story.now + DAY);
+    story.settle();
+    assert_eq!(story.states("a"), ["requested"]);
+    assert_eq!(story.states("b"), ["active", "published"]);
+    story.refused.remove(&name);
+    story.run(LEAD);
+    // The issuer's set was served meanwhile, so the key had to age.
+    assert_eq!(story.states("a"), ["active", "published"]);
+    assert!(story.active("a").activated >= Some(story.now));
+}
+
+#[test]
+fn the_first_set_waits_for_every_keyring_that_can_start() {
+    let other = KeyringWish { keystore: "vault".to_owned(), ..wish("other") };
+    let mut story = Story::with(&[wish("tokens"), other]);
+    let issuer = SetName::Issuer("main".to_owned());
+    while story.keyring("tokens").active().is_none() {
+        assert!(!story.serve() || !story.keyrings.was_served(&issuer), "served before every keyring has started");
+        let step = story.plan();
+        story.carry_out(step);
+    }
+    assert!(story.serve() && story.keyrings.was_served(&issuer));
+}
+
+#[test]
+fn a_dead_keystore_does_not_hold_the_first_set_but_an_empty_one_is_never_served() {
+    let other = KeyringWish { keystore: "vault".to_owned(), ..wish("other") };
+    let mut story = Story::with(&[wish("tokens"), other]);
+    story.down.insert("vault".to_owned(), ());
+    story.settle();
+    assert_eq!((story.states("tokens"), story.states("other")), (vec!["active", "published"], vec!["requested"]));
+    assert!(story.keyrings.was_served(&SetName::Issuer("main".to_owned())));
+    assert!(!story.keyrings.was_served(&SetName::Keyring("other".to_owned())));
+
+    let mut alone = Story::with(&[wish("tokens")]);
+    alone.down.insert("hsm".to_owned(), ());
+    alone.settle();
+    assert!(!alone.events().contains(&"jwks.served"));
+}
+
+#[test]
+fn a_migration_keeps_the_old_standby_until_the_new_one_may_sign() {
+    let mut story = standing();
+    story.run(DAY);
+    story.reconcile(&[KeyringWish { algorithm: Algorithm::Ed25519, ..wish("tokens") }]);
+    story.settle();
+    assert_eq!(story.states("tokens"), ["active", "published", "published"]);
+    story.run(LEAD - MINUTE);
+    assert_eq!(story.states("tokens"), ["active", "published", "published"]);
+    story.run(MINUTE);
+    assert_eq!(story.states("tokens"), ["active", "destroyed", "published"]);
+    story.run(30 * DAY);
+    assert_eq!(story.active("tokens").algorithm, Algorithm::Ed25519);
+}
+
+#[test]
+fn a_due_rotation_waits_for_the_new_standby_but_not_for_ever() {
+    let mut story = standing();
+    story.run(30 * DAY - MINUTE);
+    story.down.insert("vault".to_owned(), ());
+    story.reconcile(&[KeyringWish { keystore: "vault".to_owned(), ..wish("tokens") }]);
+    story.run(MINUTE);
+    assert_eq!(story.states("tokens"), ["active", "published", "requested"]);
+    story.run(LEAD + 10 * MINUTE);
+    assert_eq!(story.states("tokens"), ["retiring", "active", "requested"]);
+    assert_eq!(story.active("tokens").keystore, "hsm");
+}
+
+#[test]
+fn two_changes_of_mind_leave_one_fallback() {
+    let mut story = standing();
+    story.run(DAY);
+    for keystore in ["vault", "kms"] {
+        story.reconcile(&[KeyringWish { keystore: keystore.to_owned(), ..wish("tokens") }]);
+        story.settle();
+    }
+    assert_eq!(story.states("tokens"), ["active", "published", "destroyed", "published"]);
+    story.reconcile(&[wish("tokens")]);
+    story.settle();
+    assert_eq!(story.states("tokens"), ["active", "published", "destroyed", "destroyed"]);
+}
+
+#[test]
+fn nobody_signs_after_a_compromise_until_the_standby_has_aged() {
+    let mut story = standing();
+    let (kid, since) = (story.active_kid("tokens"), story.now);
+    story.verb(|keyrings, now| super::super::verbs::compromise(keyrings, now, &kid, since, "leaked"));
+    let start = story.now;
+    assert_eq!(story.settle(), Some(start + LEAD));
+    assert_eq!(story.states("tokens"), ["destroyed", "published"]);
+    story.run(LEAD);
+    assert_eq!(story.states("tokens"), ["destroyed", "active", "published"]);
+}
+
+#[test]
+fn a_suspended_keyring_does_not_rotate_by_itself() {
+    let mut story = standing();
+    let kid = story.active_kid("tokens");
+    story.run(DAY);
+    story.verb(|keyrings, _| super::super::verbs::suspend(keyrings, &kid, "doubt"));
+    assert_eq!(story.settle(), None);
+    story.run(60 * DAY);
+    assert_eq!(story.states("tokens"), ["suspended", "published"]);
+    story.verb(|keyrings, _| super::super::verbs::resume(keyrings, &kid, "cleared"));
+    story.settle();
+    assert_eq!(story.states("tokens"), ["retiring", "active", "published"]);
+}
+
+#[test]
+fn a_retired_keyring_ends_by_its_dates() {
+    let mut story = standing();
+    story.verb(|keyrings, now| super::super::verbs::retire(keyrings, now, "tokens", "no longer used"));
+    story.settle();
+    assert_eq!(story.states("tokens"), ["retiring", "destroyed"]);
+    story.run(OVERLAP + 7 * DAY);
+    assert_eq!(story.states("tokens"), ["destroyed", "destroyed"]);
+    assert_eq!(story.settle(), None);
+}
+
+#[test]
+fn dates_that_fell_due_while_down_are_held_and_later_ones_are_not() {
+    let short = KeyringWish { timing: timing(|s| s.rotate_every = DAY), ..wish("short") };
+    let mut story = Story::with(&[wish("tokens"), short]);
+    story.settle();
+    story.stop();
+    story.now = story.now + 2 * DAY;
+    story.start();
+    let until = story.now + LEAD;
+    story.dates = DateGate::Held { due_before: story.now, until };
+    assert_eq!(story.settle(), Some(until));
+    assert_eq!(story.states("short"), ["active", "published"]);
+    story.run(LEAD);
+    assert_eq!(story.states("short"), ["retiring", "active", "published"]);
+    // The withdrawal fell due after the start.
+    story.dates = DateGate::Held { due_before: story.now - 2 * DAY, until: story.now + 300 * DAY };
+    story.run(OVERLAP);
+    assert_eq!(story.states("short"), ["withdrawn", "active", "published"]);
+}
+
+#[test]
+fn while_the_clock_is_in_doubt_only_a_compromised_key_is_disabled() {
+    let mut story = standing();
+    let (kid, since) = (story.standby_kid("tokens"), story.now);
+    story.dates = DateGate::Paused;
+    story.now = story.now + 400 * DAY;
+    assert_eq!(story.settle(), None);
+    story.verb(|keyrings, now| super::super::verbs::compromise(keyrings, now, &kid, since, "leaked"));
+    assert_eq!(story.settle(), None);
+    assert_eq!(story.states("tokens"), ["active", "destroyed"]);
+    story.dates = DateGate::Open;
+    story.settle();
+    assert_eq!(story.states("tokens"), ["active", "destroyed", "published"]);
+}
+
+#[test]
+fn a_renamed_node_does_not_hold_up_rotation() {
+    let mut story = standing();
+    story.stop();
+    story.node = "b";
+    story.start();
+    story.serve();
+    story.run(30 * DAY + LEAD);
+    story.run(31 * DAY);
+    assert!(story.active("tokens").number() >= 3);
+}
+
+#[test]
+fn a_lower_lead_counts_only_after_the_old_one() {
+    let mut story = standing();
+    let (kid, since) = (story.active_kid("tokens"), story.now);
+    story.run(MINUTE);
+    story.verb(|keyrings, now| super::super::verbs::compromise(keyrings, now, &kid, since, "leaked"));
+    let lowered = timing(|s| (s.verifier_poll, s.jwks_max_age) = (MINUTE, MINUTE));
+    story.reconcile(&[KeyringWish { timing: lowered, ..wish("tokens") }]);
+    // The standby was visible a minute ago: its old lead ends first.
+    assert_eq!(story.settle(), Some(since + LEAD));
+}

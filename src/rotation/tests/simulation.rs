@@ -1,0 +1,195 @@
+//! Random schedules in virtual time: keystores that fail and recover, crashes, compromises, operators and changes of mind.
+//!
+//! The plan drives the log; [`check`] then reads the log. In scope: one node. Out of scope: several replicas and a log that cannot be
+//! written.
+
+use proptest::prelude::*;
+
+use super::super::verbs;
+use super::check::check;
+use super::*;
+
+const RINGS: [&str; 2] = ["access", "other"];
+const KEYSTORES: [&str; 2] = ["hsm", "vault"];
+
+/// Something that happens to the daemon.
+#[derive(Clone, Debug)]
+enum Action {
+    Wait(u64),
+    Down(usize),
+    Up(usize),
+    Rotate {
+        ring: usize,
+        force: bool,
+    },
+    Compromise {
+        ring: usize,
+        key: usize,
+    },
+    Suspend(usize),
+    Resume(usize),
+    Abandon {
+        ring: usize,
+        key: usize,
+    },
+    Settings {
+        ring: usize,
+        variant: usize,
+    },
+    Move {
+        ring: usize,
+        keystore: usize,
+    },
+    Retire,
+    /// The process dies after a few more steps that nobody served, and comes back after some seconds.
+    Crash {
+        steps: usize,
+        seconds: u64,
+    },
+    /// The wall clock is in doubt for some seconds.
+    Doubt(u64),
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let ring = || 0..RINGS.len();
+    prop_oneof![
+        6 => (0_u64..1_800).prop_map(Action::Wait),
+        4 => (0_u64..100_000).prop_map(Action::Wait),
+        2 => (0..KEYSTORES.len()).prop_map(Action::Down),
+        2 => (0..KEYSTORES.len()).prop_map(Action::Up),
+        3 => (ring(), any::<bool>()).prop_map(|(ring, force)| Action::Rotate { ring, force }),
+        2 => (ring(), 0_usize..8).prop_map(|(ring, key)| Action::Compromise { ring, key }),
+        1 => ring().prop_map(Action::Suspend),
+        2 => ring().prop_map(Action::Resume),
+        1 => (ring(), 0_usize..8).prop_map(|(ring, key)| Action::Abandon { ring, key }),
+        2 => (ring(), 0_usize..4).prop_map(|(ring, variant)| Action::Settings { ring, variant }),
+        2 => (ring(), 0..KEYSTORES.len()).prop_map(|(ring, keystore)| Action::Move { ring, keystore }),
+        1 => Just(Action::Retire),
+        2 => (0_usize..6, 0_u64..200_000).prop_map(|(steps, seconds)| Action::Crash { steps, seconds }),
+        1 => (0_u64..5_000).prop_map(Action::Doubt),
+    ]
+}
+
+/// Settings that hold, one of them with a longer lead, one with a longer token life.
+fn variant(index: usize) -> Timing {
+    timing(|s| {
+        s.rotate_every = DAY;
+        match index {
+            1 => s.verifier_poll = 40 * MINUTE,
+            2 => s.life = super::super::timing::SignatureLife::TokenTtl(120 * MINUTE),
+            3 => (s.verifier_poll, s.jwks_max_age, s.rotate_every) = (MINUTE, MINUTE, DAY / 2),
+            _ => {}
+        }
+    })
+}
+
+struct Simulation {
+    story: Story,
+    wishes: Vec<KeyringWish>,
+    /// From when until when nothing was done because of a date.
+    outages: Vec<(Timestamp, Timestamp)>,
+}
+
+impl Simulation {
+    fn new() -> Self {
+        let wishes: Vec<KeyringWish> = RINGS.iter().map(|name| KeyringWish { timing: variant(0), ..wish(name) }).collect();
+        Self { story: Story::with(&wishes), wishes, outages: Vec::new() }
+    }
+
+    fn perform(&mut self, action: &Action) {
+        let story = &mut self.story;
+        match *action {
+            Action::Wait(seconds) => story.run(Duration::from_secs(seconds)),
+            Action::Down(keystore) => drop(story.down.insert(KEYSTORES[keystore].to_owned(), ())),
+            Action::Up(keystore) => drop(story.down.remove(KEYSTORES[keystore])),
+            Action::Rotate { ring, force } => {
+                self.order(|keyrings, now| verbs::rotate(keyrings, now, RINGS[ring], force.then_some("drill")));
+            }
+            Action::Compromise { ring, key } => {
+                self.order(|keyrings, now| verbs::compromise(keyrings, now, &nth(keyrings, ring, key), now, "leaked"));
+            }
+            Action::Suspend(ring) => self.order(|keyrings, _| verbs::suspend(keyrings, &current(keyrings, ring), "doubt")),
+            Action::Resume(ring) => self.order(|keyrings, _| verbs::resume(keyrings, &current(keyrings, ring), "cleared")),
+            Action::Abandon { ring, key } => self.order(|keyrings, _| verbs::abandon(keyrings, &nth(keyrings, ring, key), "unwanted")),
+            Action::Settings { ring, variant: index } => self.wish(ring, |wish| wish.timing = variant(index)),
+            Action::Move { ring, keystore } => self.wish(ring, |wish| KEYSTORES[keystore].clone_into(&mut wish.keystore)),
+            Action::Retire => {
+                self.order(|keyrings, now| verbs::retire(keyrings, now, "other", "done"));
+                self.wishes.truncate(1);
+            }
+            Action::Crash { steps, seconds } => self.crash(steps, Duration::from_secs(seconds)),
+            Action::Doubt(seconds) => self.doubt(Duration::from_secs(seconds)),
+        }
+        self.story.settle();
+    }
+
+    /// A verb that is refused changes nothing; one that is allowed must be legal.
+    fn order(&mut self, verb: impl FnOnce(&Keyrings, Timestamp) -> Result<Vec<Event>, Illegal>) {
+        let events = verb(&self.story.keyrings, self.story.now).unwrap_or_default();
+        events.into_iter().for_each(|event| self.story.append(event));
+    }
+
+    fn wish(&mut self, ring: usize, change: impl FnOnce(&mut KeyringWish)) {
+        self.wishes.get_mut(ring).map(change);
+        self.story.reconcile(&self.wishes);
+    }
+
+    fn crash(&mut self, steps: usize, down: Duration) {
+        let (from, story) = (self.story.now, &mut self.story);
+        for _ in 0..steps {
+            let step = story.plan();
+            story.carry_out(step);
+        }
+        story.now = story.now + down;
+        story.unavailable.clear();
+        story.start();
+        let until = story.now + variant(1).lead();
+        story.dates = DateGate::Held { due_before: story.now, until };
+        self.outages.push((from, until));
+    }
+
+    fn doubt(&mut self, span: Duration) {
+        let from = self.story.now;
+        let before = std::mem::replace(&mut self.story.dates, DateGate::Paused);
+        self.story.run(span);
+        self.story.dates = before;
+        self.outages.push((from, self.story.now));
+    }
+
+    fn awake(&self, date: Timestamp) -> Timestamp {
+        self.outages.iter().fold(date, |date, (from, to)| if (*from..*to).contains(&date) { *to } else { date })
+    }
+
+    /// No more faults, for long enough that every keyring must sign and rotate again.
+    fn recover(&mut self) {
+        self.story.down.clear();
+        (0..RINGS.len()).for_each(|ring| self.perform(&Action::Resume(ring)));
+        self.story.run(3 * DAY);
+    }
+}
+
+fn current(keyrings: &Keyrings, ring: usize) -> String {
+    let current = keyrings.keyring(RINGS[ring]).and_then(Keyring::current);
+    current.and_then(|key| key.kid.clone()).unwrap_or_default()
+}
+
+/// One of the newest keys.
+fn nth(keyrings: &Keyrings, ring: usize, index: usize) -> String {
+    let keys = keyrings.keyring(RINGS[ring]).map(|keyring| keyring.keys.as_slice()).unwrap_or_default();
+    keys.iter().rev().filter_map(|key| key.kid.clone()).nth(index).unwrap_or_default()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_schedule_breaks_an_invariant(actions in prop::collection::vec(action(), 1..30)) {
+        let mut simulation = Simulation::new();
+        for action in &actions {
+            simulation.perform(action);
+        }
+        simulation.recover();
+        let story = &simulation.story;
+        prop_assert_eq!(check(&story.records, &|date| simulation.awake(date), Some(story.now)), Ok(()));
+    }
+}
