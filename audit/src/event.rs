@@ -1,13 +1,15 @@
 //! What can happen: every event of both logs.
 //!
-//! In scope: which events there are and in which log they stand. Their fields are in [`payload`]. Out of scope: whether an event is legal
+//! In scope: which events there are and in which log they stand. Their fields are in `payload` and `uses`. Out of scope: whether an event is legal
 //! ([`crate::keyrings`]) and how it becomes bytes ([`crate::record`]).
 
 use serde::{Deserialize, Serialize};
 
 mod payload;
+mod uses;
 
 pub use payload::*;
+pub use uses::*;
 
 /// Which of the two logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

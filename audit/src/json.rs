@@ -10,7 +10,7 @@ mod record;
 mod request;
 mod scan;
 
-pub use canonical::{NotCanonical, canonical};
+pub use canonical::{NotCanonical, canonical, canonical_object};
 pub use record::check_record;
 pub use request::check_request;
 

@@ -5,6 +5,7 @@
 
 pub mod algorithm;
 pub mod checkpoint;
+pub mod command;
 pub mod event;
 pub mod json;
 pub mod jwk;
@@ -15,9 +16,11 @@ pub mod merkle;
 pub mod names;
 pub mod note;
 pub mod record;
+pub mod report;
 pub mod time;
 pub mod timing;
 pub mod trust;
+pub mod verify;
 
 pub use algorithm::Algorithm;
 pub use time::Timestamp;

@@ -68,21 +68,21 @@ pub enum RecordError {
     },
 }
 
-/// The members that every record has; the rest is the event's.
+/// The members that every record has; the rest is the event's. The text is borrowed where a record is written.
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct Head<Text> {
     v: u64,
     log: LogKind,
     seq: u64,
     time: Timestamp,
     prev: Hash,
     durable: u64,
-    node: String,
-    boot: String,
-    caller: Option<String>,
-    src: Option<String>,
-    agent: Option<String>,
-    request: Option<String>,
+    node: Text,
+    boot: Text,
+    caller: Option<Text>,
+    src: Option<Text>,
+    agent: Option<Text>,
+    request: Option<Text>,
 }
 
 const HEAD_MEMBERS: [&str; 12] = ["v", "log", "seq", "time", "prev", "durable", "node", "boot", "caller", "src", "agent", "request"];
@@ -97,17 +97,15 @@ impl Record {
             time: self.time,
             prev: self.prev,
             durable: self.durable,
-            node: self.node.clone(),
-            boot: self.boot.clone(),
-            caller: self.asked.caller.clone(),
-            src: self.asked.src.clone(),
-            agent: self.asked.agent.clone(),
-            request: self.asked.request.clone(),
+            node: self.node.as_str(),
+            boot: self.boot.as_str(),
+            caller: self.asked.caller.as_deref(),
+            src: self.asked.src.as_deref(),
+            agent: self.asked.agent.as_deref(),
+            request: self.asked.request.as_deref(),
         };
-        let mut members = members_of(&head);
-        members.extend(members_of(&self.event));
-        members.retain(|_, value| !value.is_null());
-        json::canonical(&Value::Object(members))
+        let (head, event) = (members_of(&head), members_of(&self.event));
+        json::canonical_object(head.iter().chain(&event).filter(|(_, value)| !value.is_null()))
     }
 
     /// Reads a line. The bytes are the truth: whatever is not in the one canonical form is refused.
@@ -119,7 +117,7 @@ impl Record {
             return Err(RecordError::Members(format!("member {name:?} is null; what is absent is left out")));
         }
         let head_members = HEAD_MEMBERS.into_iter().filter_map(|name| members.remove_entry(name)).collect();
-        let head: Head = serde_json::from_value(Value::Object(head_members)).map_err(bad)?;
+        let head: Head<String> = serde_json::from_value(Value::Object(head_members)).map_err(bad)?;
         if head.v != FORMAT_VERSION {
             return Err(RecordError::Members(format!("format version {}; this program reads {FORMAT_VERSION}", head.v)));
         }

@@ -10,6 +10,7 @@
 //! in the future because it is not due, and passing it changes the plan because a step hangs on it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use claviger_audit::event::{Event, KeyAbandoned, KeyPublished, KeyRequested, KeyRotated, KeyWithdrawn, RotationReason};
 use claviger_audit::jwks::{self, MOST_KEYS_IN_SET, SetName};
@@ -107,7 +108,9 @@ pub fn sets_to_serve(keyrings: &Keyrings, conditions: &Conditions<'_>) -> Vec<Se
     let waits = |keyring: &Keyring| {
         let refused = keyring.pending().filter_map(|key| key.name.as_ref()).any(|name| conditions.refused.contains_key(name));
         let dead = conditions.unavailable.contains_key(&keyring.keystore);
-        keyring.retired.is_none() && keyrings.may_bootstrap(keyring) && !dead && !refused
+        // A key that exists needs its keystore no more to start; records alone do that.
+        let exists = keyring.pending().any(|key| matches!(key.state, State::Created | State::Published));
+        keyring.retired.is_none() && keyrings.may_bootstrap(keyring) && (exists || !(dead || refused))
     };
     let members = |set: &SetName| keyrings.all().filter(|keyring| jwks::sets_of(keyring).contains(set)).any(waits);
     let may_serve = |set: &SetName| keyrings.was_served(set) || (keyrings.published_in(set) > 0 && !members(set));
@@ -115,8 +118,13 @@ pub fn sets_to_serve(keyrings: &Keyrings, conditions: &Conditions<'_>) -> Vec<Se
 }
 
 /// When and why the next key of a keyring becomes active, as far as the log knows: `None` while the keyring is retired or suspended, or
-/// while no key is visible everywhere. `blocked` tells what it waits for.
-pub(super) fn activation<'a>(keyrings: &'a Keyrings, keyring: &'a Keyring, now: Timestamp) -> Option<(Timestamp, &'a Key, RotationReason)> {
+/// while no key is visible everywhere.
+pub(super) fn activation<'a>(
+    keyrings: &'a Keyrings,
+    keyring: &'a Keyring,
+    now: Timestamp,
+    dates: DateGate,
+) -> Option<(Timestamp, &'a Key, RotationReason)> {
     let settings = keyring.timing()?.timing;
     if keyring.retired.is_some() || keyring.current().is_some_and(|key| key.state == State::Suspended) {
         return None;
@@ -125,13 +133,15 @@ pub(super) fn activation<'a>(keyrings: &'a Keyrings, keyring: &'a Keyring, now: 
         let first = keyring.pending().filter(|key| key.state == State::Published).min_by_key(|key| !keyring.fits(key))?;
         return Some((now, first, RotationReason::Bootstrap));
     }
-    let due = keyring.next_rotation.unwrap_or_default();
+    // Both the rotation's own date and the last of the dates that it waits for must count; it has no own date while nobody signs.
+    let due = keyring.next_rotation;
+    let held = due.map_or(Some(Timestamp::default()), |due| dates.opens(due))?;
     // A standby of the old algorithm or keystore is only a fallback: a due rotation gives the new one the time to be made and to age.
-    let patience = settings.lead() + std::time::Duration::from_millis(settings.provisioning_budget_ms);
+    let patience = settings.lead() + Duration::from_millis(settings.provisioning_budget_ms);
     let ready = |key: &'a Key| {
-        let waits = keyring.active().is_some() && !keyring.fits(key);
-        let due = if waits { due + patience } else { due };
-        Some((keyrings.eligible_at(keyring, key, now)?.max(due), key))
+        let due = due.map(|due| if keyring.fits(key) { due } else { due + patience });
+        let last = keyrings.eligible_at(keyring, key, now)?.max(due.unwrap_or_default());
+        Some((dates.opens(last)?.max(held), key))
     };
     let first = keyring.pending().filter_map(ready).min_by_key(|(at, key)| (now.max(*at), !keyring.fits(key)));
     first.map(|(at, key)| (at, key, RotationReason::Scheduled))
@@ -197,9 +207,8 @@ impl View<'_> {
             let event = key.name.clone().map(|key| Event::KeyAbandoned(KeyAbandoned { key, reason: reason.to_owned() }));
             steps.extend(self.dated(date, event));
         }
-        if let Some((at, key, reason)) = activation(self.keyrings, keyring, self.now) {
-            let date = (reason != RotationReason::Bootstrap).then_some(at);
-            steps.extend(self.dated(date, rotated(keyring, key, reason, None, self.now)));
+        if let Some((at, key, reason)) = activation(self.keyrings, keyring, self.now, self.conditions.dates) {
+            steps.extend(rotated(keyring, key, reason, None, self.now).map(|event| Due { at, step: Plan::Append(event) }));
         }
         steps.extend(self.publications(keyring));
         steps

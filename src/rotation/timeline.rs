@@ -7,7 +7,7 @@ use claviger_audit::Timestamp;
 use claviger_audit::event::RotationReason;
 use claviger_audit::keyrings::{Key, Keyring, Keyrings, Rule, State};
 
-use super::plan::{activation, superfluous};
+use super::plan::{DateGate, activation, superfluous};
 
 /// One line of a story.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ fn to_active(keyrings: &Keyrings, keyring: &Keyring, key: &Key, now: Timestamp) 
         let blocked = format!("key {} is suspended: resume it, rotate or compromise it", label(current));
         return ahead(key, state, eligible, Some(Rule::I1), Some(blocked));
     }
-    match activation(keyrings, keyring, now) {
+    match activation(keyrings, keyring, now, DateGate::Open) {
         Some((at, next, RotationReason::Bootstrap)) if std::ptr::eq(next, key) => ahead(key, state, Some(at), None, None),
         Some((at, next, _)) if std::ptr::eq(next, key) => {
             let rule = if eligible == Some(at) { Rule::I1 } else { Rule::I8 };
@@ -120,7 +120,7 @@ fn to_end(keyrings: &Keyrings, keyring: &Keyring, key: &Key, now: Timestamp) -> 
     if key.state == State::Suspended {
         return vec![ahead(key, State::Active, None, None, Some("an operator must resume it, rotate or compromise it".to_owned()))];
     }
-    let Some((at, next, _)) = activation(keyrings, keyring, now) else {
+    let Some((at, next, _)) = activation(keyrings, keyring, now, DateGate::Open) else {
         let blocked = keyring.next_rotation.map(|_| "no standby may sign yet".to_owned());
         return vec![ahead(key, State::Retiring, keyring.next_rotation, Some(Rule::I1), blocked)];
     };

@@ -56,35 +56,34 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            life: SignatureLife::TokenTtl(Duration::from_secs(15 * 60)),
-            jwks_max_age: Duration::from_secs(300),
+            life: SignatureLife::TokenTtl(Duration::from_mins(15)),
+            jwks_max_age: Duration::from_mins(5),
             jwks_stale: Duration::ZERO,
-            verifier_poll: Duration::from_secs(600),
+            verifier_poll: Duration::from_mins(10),
             propagation: Duration::from_secs(10),
             clock_skew: Duration::from_secs(30),
             signing_lease: Duration::ZERO,
             deadline: Duration::from_secs(2),
-            rotate_every: Duration::from_secs(30 * DAY),
-            provisioning_budget: Duration::from_secs(600),
-            max_exposure: Duration::from_secs(3600),
-            destroy_after: Duration::from_secs(7 * DAY),
+            rotate_every: Duration::from_hours(30 * 24),
+            provisioning_budget: Duration::from_mins(10),
+            max_exposure: Duration::from_hours(1),
+            destroy_after: Duration::from_hours(7 * 24),
         }
     }
 }
 
-/// Seconds of a day.
-const DAY: u64 = 86_400;
-
 /// An inequality that does not hold, in words: the numbers, and the smallest change that would satisfy it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{rule}: {text}")]
+#[error("{rule}: {problem}; {remedy}")]
 pub struct Impossible {
     /// The invariant, e.g. `I5`.
     pub rule: &'static str,
     /// The setting to change first.
     pub setting: &'static str,
-    /// The rest of the sentence.
-    pub text: String,
+    /// What cannot be, with its numbers.
+    pub problem: String,
+    /// The smallest change that would do.
+    pub remedy: String,
 }
 
 /// Computes the settings that the log will hold.
@@ -123,11 +122,11 @@ pub fn solve_set(set: &SetName, keyrings: &[Timing]) -> Result<(), Impossible> {
     };
     let count = keyrings.len();
     let sum = standing + most_rotations;
-    let text = format!(
+    let problem = format!(
         "{set} would hold 2 x {count} keyrings + {most_rotations} rotations within Q + T + 2e + one tick = {sum} keys, at most {most} are \
-         allowed; {remedy}"
+         allowed"
     );
-    Err(Impossible { rule: "I6", setting: "rotate_every", text })
+    Err(Impossible { rule: "I6", setting: "rotate_every", problem, remedy })
 }
 
 /// How many keys that stopped signing can be published at once, if the keyring rotated no more often than every `least` milliseconds.
@@ -166,21 +165,21 @@ fn explain(broken: &Broken, settings: &Settings, timing: &Timing) -> Impossible 
     };
     let (left, right) = (human(broken.left_ms), human(broken.right_ms));
     let raise = format!("raise {setting} to {right}");
-    let text = match setting {
+    let (problem, remedy) = match setting {
         "rotate_every" => {
             let sum = format_args!("{} + {} + {} = {right}", human(d), human(e), human(g)).to_string();
             let lower = lower("provisioning_budget", g, missing);
-            format!("rotate_every ({left}) must be at least D + e + G = {sum}; {raise}{lower}")
+            (format!("rotate_every ({left}) must be at least D + e + G = {sum}"), format!("{raise}{lower}"))
         }
         "max_exposure" => {
             let sum = format_args!("{} + {} = {right}", human(d), human(e)).to_string();
             let (name, value) = longest_cache(timing);
-            format!("max_exposure ({left}) must be at least D + e = {sum}; {raise}{}", lower(name, value, missing))
+            (format!("max_exposure ({left}) must be at least D + e = {sum}"), format!("{raise}{}", lower(name, value, missing)))
         }
-        "the longest setting" => format!("no setting may be longer than {left}, one is {right}; lower it"),
-        _ => format!("{setting} ({left}) must be at least {right}; {raise}"),
+        "the longest setting" => (format!("no setting may be longer than {left}, one is {right}"), "lower it".to_owned()),
+        _ => (format!("{setting} ({left}) must be at least {right}"), raise),
     };
-    Impossible { rule: broken.rule, setting, text }
+    Impossible { rule: broken.rule, setting, problem, remedy }
 }
 
 /// The other way out, where lowering one setting alone is enough and leaves at least a second of it.

@@ -19,10 +19,11 @@ use crate::time::Timestamp;
 use crate::timing::Timing;
 
 mod apply;
+mod rule;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Illegal, Rule};
+pub use rule::{Illegal, Rule};
 
 /// The state of a key, in the terms of NIST SP 800-57 part 1 where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use claviger_audit::event::{KeyRotated, RotationReason};
+use claviger_audit::event::{KeyCompromised, KeyRotated, RotationReason};
 
 use super::super::timing::TICK;
 use super::*;
@@ -33,8 +33,8 @@ struct RingSeen {
     keys: BTreeMap<String, KeySeen>,
     signer: Option<String>,
     suspended: bool,
-    /// When the next rotation is due, or when the keyring was resumed after that.
     due: Option<Timestamp>,
+    resumed: Timestamp,
     retired: bool,
 }
 
@@ -46,15 +46,36 @@ struct Seen {
     served: BTreeSet<String>,
 }
 
-/// Checks every record; `awake` tells the first moment, from a date on, at which the node ran and trusted its clock. With `all_sign`, as
-/// after a long time without faults, each living keyring must sign at the end and not be behind its schedule.
-pub(super) fn check(records: &[Record], awake: &dyn Fn(Timestamp) -> Timestamp, all_sign: Option<Timestamp>) -> Result<(), String> {
+/// A time in which the node did not run, or did not trust its clock (I12).
+pub(super) struct Outage {
+    /// Its begin.
+    pub(super) from: Timestamp,
+    /// Dates up to here wait for its end.
+    pub(super) held: Timestamp,
+    /// Its end.
+    pub(super) until: Timestamp,
+}
+
+/// Not before this may anything happen because of the date.
+fn counts_from(date: Timestamp, outages: &[Outage]) -> Timestamp {
+    let held = |at: Timestamp, outage: &Outage| if at > outage.from && date <= outage.held { at.max(outage.until) } else { at };
+    outages.iter().fold(date, held)
+}
+
+/// The first moment, from the date on, outside of every outage.
+fn awake(date: Timestamp, outages: &[Outage]) -> Timestamp {
+    outages.iter().fold(date, |at, outage| if at >= outage.from { at.max(outage.until) } else { at })
+}
+
+/// Checks every record. With `all_sign`, as after a long time without faults, each living keyring must sign then and not be behind its
+/// schedule.
+pub(super) fn check(records: &[Record], outages: &[Outage], all_sign: Option<Timestamp>) -> Result<(), String> {
     let mut seen = Seen::default();
     for record in records {
-        seen.event(record, awake).map_err(|why| format!("record {} ({}) at {}: {why}", record.seq, record.event.name(), record.time))?;
+        seen.event(record, outages).map_err(|why| format!("record {} ({}) at {}: {why}", record.seq, record.event.name(), record.time))?;
     }
     let end = all_sign.or(records.last().map(|record| record.time)).unwrap_or_default();
-    seen.rings.values().try_for_each(|ring| ring.nothing_is_late(end, awake))?;
+    seen.rings.values().try_for_each(|ring| ring.nothing_is_late(end, outages))?;
     let mut living = seen.rings.values().filter(|ring| !ring.retired && all_sign.is_some());
     living.try_for_each(|ring| ring.signs_on_time(end))
 }
@@ -114,10 +135,10 @@ impl RingSeen {
         need(self.signer.is_some() && !self.suspended && on_time, "liveness: at the end nobody signs, or a rotation is overdue")
     }
 
-    fn nothing_is_late(&self, end: Timestamp, awake: &dyn Fn(Timestamp) -> Timestamp) -> Result<(), String> {
+    fn nothing_is_late(&self, end: Timestamp, outages: &[Outage]) -> Result<(), String> {
         let staying = self.keys.iter().filter(|(_, key)| key.published);
         for (kid, date) in staying.filter_map(|(kid, key)| Some((kid, key.leaves?))) {
-            need(end <= awake(date) + TICK, format!("liveness: {kid} should have left at {date}, and the log goes on to {end}"))?;
+            need(end <= awake(date, outages) + TICK, format!("liveness: {kid} should have left at {date}, and the log goes on to {end}"))?;
         }
         Ok(())
     }
@@ -137,7 +158,7 @@ impl Seen {
         self.of(kid)?.keys.get_mut(kid).ok_or_else(|| format!("no key {kid}"))
     }
 
-    fn event(&mut self, record: &Record, awake: &dyn Fn(Timestamp) -> Timestamp) -> Result<(), String> {
+    fn event(&mut self, record: &Record, outages: &[Outage]) -> Result<(), String> {
         let now = record.time;
         match &record.event {
             Event::KeyringCreated(e) => {
@@ -151,59 +172,65 @@ impl Seen {
                 ring.stop(now);
                 (ring.retired, ring.due) = (true, None);
             }
-            Event::KeyCreated(e) => {
-                let jwk = jwks::jwk_text(&e.kid, Algorithm::EdDSA, &e.jwk);
-                let key = KeySeen { number: e.key.number(), jwk, ..KeySeen::default() };
-                self.ring(e.key.keyring())?.keys.insert(e.kid.clone(), key);
-                self.kids.insert(e.kid.clone(), e.key.keyring().to_owned());
-                self.names.insert(e.key.clone(), e.kid.clone());
-            }
+            Event::KeyCreated(e) => self.created(e)?,
             Event::KeyPublished(e) => self.key(&e.kid)?.published = true,
-            Event::KeyRotated(e) => self.rotated(e, now, awake)?,
+            Event::KeyRotated(e) => self.rotated(e, now, outages)?,
             Event::KeySuspended(e) => self.of(&e.kid)?.suspended = true,
             Event::KeyResumed(e) => {
                 let ring = self.of(&e.kid)?;
-                (ring.suspended, ring.due) = (false, ring.due.map(|due| due.max(now)));
+                (ring.suspended, ring.resumed) = (false, now);
             }
-            Event::KeyCompromised(e) => {
-                let ring = self.of(&e.kid)?;
-                if ring.signer.as_ref() == Some(&e.kid) {
-                    ring.stop(now);
-                    ring.due = e.next_rotation;
-                }
-                if let Some(to) = &e.to {
-                    ring.i1(to, now)?;
-                    ring.start(to, now)?;
-                }
-                let key = self.key(&e.kid)?;
-                (key.published, key.ended) = (false, true);
-            }
+            Event::KeyCompromised(e) => self.compromised(e, now)?,
             Event::KeyWithdrawn(e) => {
                 let key = self.key(&e.kid)?;
                 let leaves = key.leaves.ok_or("I11: leaves before it stopped signing")?;
                 need(now >= leaves, format!("I3: leaves before {leaves}"))?;
-                need(now <= awake(leaves) + TICK, format!("liveness: leaves after {leaves}"))?;
+                need(now >= counts_from(leaves, outages), format!("I12: leaves although {leaves} does not count yet"))?;
+                need(now <= awake(leaves, outages) + TICK, format!("liveness: leaves after {leaves}"))?;
                 (key.published, key.ended) = (false, true);
             }
-            Event::KeyAbandoned(e) => {
-                if let Some(kid) = self.names.get(&e.key).cloned() {
-                    let key = self.key(&kid)?;
-                    need(key.activated.is_none(), "I11: abandons a key that signed")?;
-                    (key.published, key.ended) = (false, true);
-                }
-            }
-            Event::KeyDestroyed(e) => {
-                if let Some(kid) = self.names.get(&e.key).cloned() {
-                    need(self.key(&kid)?.ended, "I11: destroyed before it was withdrawn")?;
-                }
-            }
+            Event::KeyAbandoned(e) => self.ended(&e.key, |key| {
+                let signed = key.activated.is_some();
+                (key.published, key.ended) = (false, true);
+                need(!signed, "I11: abandons a key that signed")
+            })?,
+            Event::KeyDestroyed(e) => self.ended(&e.key, |key| need(key.ended, "I11: destroyed before it was withdrawn"))?,
             Event::JwksServed(e) => self.jwks_served(&e.set, e.sha256, now)?,
             _ => {}
         }
         Ok(())
     }
 
-    fn rotated(&mut self, e: &KeyRotated, now: Timestamp, awake: &dyn Fn(Timestamp) -> Timestamp) -> Result<(), String> {
+    fn created(&mut self, e: &KeyCreated) -> Result<(), String> {
+        let jwk = jwks::jwk_text(&e.kid, Algorithm::EdDSA, &e.jwk);
+        let key = KeySeen { number: e.key.number(), jwk, ..KeySeen::default() };
+        self.ring(e.key.keyring())?.keys.insert(e.kid.clone(), key);
+        self.kids.insert(e.kid.clone(), e.key.keyring().to_owned());
+        self.names.insert(e.key.clone(), e.kid.clone());
+        Ok(())
+    }
+
+    /// What is asked of a key by name, if it ever came to be.
+    fn ended(&mut self, name: &KeyName, ask: impl FnOnce(&mut KeySeen) -> Result<(), String>) -> Result<(), String> {
+        self.names.get(name).cloned().map_or(Ok(()), |kid| ask(self.key(&kid)?))
+    }
+
+    fn compromised(&mut self, e: &KeyCompromised, now: Timestamp) -> Result<(), String> {
+        let ring = self.of(&e.kid)?;
+        if ring.signer.as_ref() == Some(&e.kid) {
+            ring.stop(now);
+            ring.due = e.next_rotation;
+        }
+        if let Some(to) = &e.to {
+            ring.i1(to, now)?;
+            ring.start(to, now)?;
+        }
+        let key = self.key(&e.kid)?;
+        (key.published, key.ended) = (false, true);
+        Ok(())
+    }
+
+    fn rotated(&mut self, e: &KeyRotated, now: Timestamp, outages: &[Outage]) -> Result<(), String> {
         let served = self.served.clone();
         let ring = self.ring(&e.keyring)?;
         need(ring.signer == e.from, "the signer is not the key that stops")?;
@@ -217,8 +244,10 @@ impl Seen {
         if let (RotationReason::Scheduled, Some(due), Some(visible)) = (e.reason, ring.due, ring.visible(&e.to)) {
             need(!ring.suspended && now >= due, "a scheduled rotation before its date, or of a suspended key")?;
             let longest_lead = ring.timings.iter().map(|(_, timing)| timing.lead()).max().unwrap_or_default();
-            let latest = awake(due.max(visible + longest_lead) + ring.patience()) + TICK;
-            need(now <= latest, format!("liveness: due at {due}, visible at {visible}"))?;
+            let ready = awake(due, outages).max(awake(visible + longest_lead, outages)).max(awake(ring.resumed, outages));
+            need(now >= counts_from(due, outages), format!("I12: rotates although {due} does not count yet"))?;
+            // A standby of former settings is only taken after some patience, and that date can fall into an outage too.
+            need(now <= awake(ready + ring.patience(), outages) + TICK, format!("liveness: due at {due}, visible at {visible}"))?;
         }
         ring.stop(now);
         ring.start(&e.to, now)?;
@@ -253,7 +282,7 @@ fn each_planted_mistake_is_found() {
     story.settle();
     story.run(32 * DAY);
     let good = story.records;
-    let verdict = |records: &[Record]| check(records, &|date| date, None);
+    let verdict = |records: &[Record]| check(records, &[], None);
     assert_eq!(verdict(&good), Ok(()));
     let nth = |name: &str, nth: usize| good.iter().enumerate().filter(|(_, r)| r.event.name() == name).nth(nth).expect("there").0;
     let with = |change: &dyn Fn(&mut Vec<Record>)| {

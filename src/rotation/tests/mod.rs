@@ -2,7 +2,7 @@
 //!
 //! In scope: doing what the plan says, as the shell will. Out of scope: what must hold then ([`check`] reads it from the events alone).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use claviger_audit::event::{DaemonStart, DaemonStop, Event, JwksServed, KeyCreated, KeyDestroyed, LogCreated, LogKind, Purpose};
@@ -26,8 +26,8 @@ mod simulation;
 mod telling;
 mod verbs;
 
-pub(super) const MINUTE: Duration = Duration::from_secs(60);
-pub(super) const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const MINUTE: Duration = Duration::from_mins(1);
+pub(super) const DAY: Duration = Duration::from_hours(24);
 /// More steps than any moment needs; a plan that takes more is a busy loop.
 const MOST_STEPS: usize = 200;
 /// How long a keystore that did not answer is left alone.
@@ -62,7 +62,7 @@ pub(super) struct Story {
     pub(super) dates: DateGate,
     pub(super) node: &'static str,
     /// Keystores that do not answer.
-    pub(super) down: BTreeMap<String, ()>,
+    pub(super) down: BTreeSet<String>,
     pub(super) unavailable: BTreeMap<String, Timestamp>,
     pub(super) refused: BTreeMap<KeyName, Timestamp>,
 }
@@ -75,7 +75,7 @@ impl Story {
             now: "2026-01-01T00:00:00.000Z".parse().expect("a time"),
             dates: DateGate::Open,
             node: "a",
-            down: BTreeMap::new(),
+            down: BTreeSet::new(),
             unavailable: BTreeMap::new(),
             refused: BTreeMap::new(),
         };
@@ -180,34 +180,28 @@ impl Story {
     }
 
     fn answers(&mut self, keystore: &str) -> bool {
-        if self.down.contains_key(keystore) {
+        if self.down.contains(keystore) {
             self.unavailable.insert(keystore.to_owned(), self.now + BACKOFF);
         } else {
             self.unavailable.remove(keystore);
         }
-        !self.down.contains_key(keystore)
+        !self.down.contains(keystore)
     }
 
     /// Serves every set whose body changed; whether there was one.
     pub(super) fn serve(&mut self) -> bool {
         let conditions = Conditions { unavailable: &self.unavailable, refused: &self.refused, dates: self.dates, claim: 0 };
         let sets = sets_to_serve(&self.keyrings, &conditions);
-        let changed: Vec<SetName> = sets.into_iter().filter(|set| self.is_stale(set)).collect();
-        for set in &changed {
-            let (size, sha256) = (self.keyrings.size(), self.body(set));
-            self.append(Event::JwksServed(JwksServed { set: set.to_string(), size, sha256 }));
+        let mut changed = false;
+        for set in sets {
+            let body = jwks::body(&self.keyrings, &set).expect("a set that exists");
+            let sha256 = Hash::from(<[u8; 32]>::from(Sha256::digest(body)));
+            if self.keyrings.served(self.node, &set).is_none_or(|served| served.sha256 != sha256) {
+                self.append(Event::JwksServed(JwksServed { set: set.to_string(), size: self.keyrings.size(), sha256 }));
+                changed = true;
+            }
         }
-        !changed.is_empty()
-    }
-
-    fn is_stale(&self, set: &SetName) -> bool {
-        let served = self.keyrings.served(self.node, set);
-        served.is_none_or(|served| served.sha256 != self.body(set))
-    }
-
-    pub(super) fn body(&self, set: &SetName) -> Hash {
-        let body = jwks::body(&self.keyrings, set).expect("a set that exists");
-        Hash::from(<[u8; 32]>::from(Sha256::digest(body)))
+        changed
     }
 
     /// Lets time pass, waking whenever the plan says so.

@@ -5,6 +5,8 @@ use super::*;
 /// D + e and Q + T + 2e of the default settings.
 const LEAD: Duration = Duration::from_secs(940);
 const OVERLAP: Duration = Duration::from_secs(962);
+/// A minute less than the default period.
+const NEARLY_DUE: Duration = Duration::from_mins(30 * 24 * 60 - 1);
 
 fn standing() -> Story {
     let mut story = Story::with(&[wish("tokens")]);
@@ -27,7 +29,7 @@ fn rotation_comes_when_due_and_the_old_key_leaves_by_its_date() {
     let start = story.now;
     let first = story.active_kid("tokens");
     assert_eq!(story.settle(), Some(start + 30 * DAY));
-    story.run(30 * DAY - MINUTE);
+    story.run(NEARLY_DUE);
     assert_eq!(story.active_kid("tokens"), first);
     story.run(MINUTE);
     assert_eq!(story.states("tokens"), ["retiring", "active", "published"]);
@@ -43,8 +45,8 @@ fn a_dead_keystore_blocks_neither_withdrawal_nor_the_keyrings_elsewhere() {
     let other = KeyringWish { keystore: "vault".to_owned(), ..wish("other") };
     let mut story = Story::with(&[wish("tokens"), other]);
     story.settle();
-    story.run(30 * DAY - MINUTE);
-    story.down.insert("hsm".to_owned(), ());
+    story.run(NEARLY_DUE);
+    story.down.insert("hsm".to_owned());
     story.run(MINUTE + OVERLAP);
     assert_eq!(story.states("tokens"), ["withdrawn", "active", "requested"]);
     assert_eq!(story.states("other"), ["withdrawn", "active", "published"]);
@@ -87,16 +89,30 @@ fn the_first_set_waits_for_every_keyring_that_can_start() {
 fn a_dead_keystore_does_not_hold_the_first_set_but_an_empty_one_is_never_served() {
     let other = KeyringWish { keystore: "vault".to_owned(), ..wish("other") };
     let mut story = Story::with(&[wish("tokens"), other]);
-    story.down.insert("vault".to_owned(), ());
+    story.down.insert("vault".to_owned());
     story.settle();
     assert_eq!((story.states("tokens"), story.states("other")), (vec!["active", "published"], vec!["requested"]));
     assert!(story.keyrings.was_served(&SetName::Issuer("main".to_owned())));
     assert!(!story.keyrings.was_served(&SetName::Keyring("other".to_owned())));
 
     let mut alone = Story::with(&[wish("tokens")]);
-    alone.down.insert("hsm".to_owned(), ());
+    alone.down.insert("hsm".to_owned());
     alone.settle();
     assert!(!alone.events().contains(&"jwks.served"));
+}
+
+#[test]
+fn a_keystore_that_dies_after_creation_costs_no_start() {
+    let mut story = Story::with(&[wish("tokens")]);
+    while story.states("tokens") != ["published"] {
+        let step = story.plan();
+        story.carry_out(step);
+    }
+    story.down.insert("hsm".to_owned());
+    story.unavailable.insert("hsm".to_owned(), story.now + MINUTE);
+    assert!(!story.serve(), "served before the key could start");
+    story.settle();
+    assert_eq!(story.states("tokens"), ["active"]);
 }
 
 #[test]
@@ -106,7 +122,7 @@ fn a_migration_keeps_the_old_standby_until_the_new_one_may_sign() {
     story.reconcile(&[KeyringWish { algorithm: Algorithm::Ed25519, ..wish("tokens") }]);
     story.settle();
     assert_eq!(story.states("tokens"), ["active", "published", "published"]);
-    story.run(LEAD - MINUTE);
+    story.run(LEAD.saturating_sub(MINUTE));
     assert_eq!(story.states("tokens"), ["active", "published", "published"]);
     story.run(MINUTE);
     assert_eq!(story.states("tokens"), ["active", "destroyed", "published"]);
@@ -117,8 +133,8 @@ fn a_migration_keeps_the_old_standby_until_the_new_one_may_sign() {
 #[test]
 fn a_due_rotation_waits_for_the_new_standby_but_not_for_ever() {
     let mut story = standing();
-    story.run(30 * DAY - MINUTE);
-    story.down.insert("vault".to_owned(), ());
+    story.run(NEARLY_DUE);
+    story.down.insert("vault".to_owned());
     story.reconcile(&[KeyringWish { keystore: "vault".to_owned(), ..wish("tokens") }]);
     story.run(MINUTE);
     assert_eq!(story.states("tokens"), ["active", "published", "requested"]);
@@ -192,7 +208,7 @@ fn dates_that_fell_due_while_down_are_held_and_later_ones_are_not() {
     assert_eq!(story.states("short"), ["active", "published"]);
     story.run(LEAD);
     assert_eq!(story.states("short"), ["retiring", "active", "published"]);
-    // The withdrawal fell due after the start.
+    // A withdrawal that falls due after the start is not held.
     story.dates = DateGate::Held { due_before: story.now - 2 * DAY, until: story.now + 300 * DAY };
     story.run(OVERLAP);
     assert_eq!(story.states("short"), ["withdrawn", "active", "published"]);
@@ -235,4 +251,21 @@ fn a_lower_lead_counts_only_after_the_old_one() {
     story.reconcile(&[KeyringWish { timing: lowered, ..wish("tokens") }]);
     // The standby was visible a minute ago: its old lead ends first.
     assert_eq!(story.settle(), Some(since + LEAD));
+}
+
+#[test]
+fn a_key_that_follows_a_lower_lead_still_waits_for_the_old_one() {
+    let mut story = standing();
+    story.run(DAY);
+    let lowered = timing(|s| (s.verifier_poll, s.jwks_max_age) = (MINUTE, MINUTE));
+    story.reconcile(&[KeyringWish { timing: lowered, ..wish("tokens") }]);
+    let since = story.now;
+    story.run(MINUTE);
+    for kid in [story.standby_kid("tokens"), story.active_kid("tokens")] {
+        story.verb(|keyrings, now| super::super::verbs::compromise(keyrings, now, &kid, since, "leaked"));
+    }
+    // Published a minute after the change: a verifier may still be polling at the old pace, and a date only moves later.
+    assert_eq!(story.settle(), Some(since + MINUTE + LEAD));
+    story.run(LEAD);
+    assert_eq!(story.states("tokens"), ["destroyed", "destroyed", "active", "published"]);
 }

@@ -56,7 +56,7 @@ fn what_blocks_a_step_is_told() {
     assert_eq!(blocked(&story, &standby), format!("key {kid} is suspended: resume it, rotate or compromise it"));
 
     let mut dead = Story::with(&[wish("tokens")]);
-    dead.down.insert("hsm".to_owned(), ());
+    dead.down.insert("hsm".to_owned());
     dead.settle();
     let name = dead.keyring("tokens").keys[0].name.as_ref().expect("named").to_string();
     assert_eq!(blocked(&dead, &name), "keystore hsm has not made it yet");

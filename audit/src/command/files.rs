@@ -1,0 +1,161 @@
+//! From paths to logs: which files are segments of which log.
+//!
+//! In scope: the layout of a state's `log` folder, and loose segment files. Out of scope: what the files hold, but for the first record,
+//! which says what a loose file belongs to.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+
+use crate::event::LogKind;
+use crate::line::Lines;
+use crate::note::MAX_NOTE;
+use crate::record::Record;
+use crate::verify::{Input, LogFiles, NoteFile, Segment};
+
+use super::Failure;
+
+/// Most files in one folder: six terabytes of segments. More is no log folder.
+const MOST_FILES: usize = 100_000;
+/// How much of a segment is read at once.
+const READ_BUFFER: usize = 1 << 17;
+
+/// The logs that `paths` name: folders with `keys` and `uses*` in them, folders of segments, and segment files.
+pub(super) fn open(paths: &[PathBuf]) -> Result<Input<'static>, Failure> {
+    let mut input = Input::default();
+    let mut loose = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            folder(path, &mut input)?;
+        } else {
+            loose.push(path.clone());
+        }
+    }
+    for (kind, files) in group(&loose)? {
+        add(&mut input, kind, files)?;
+    }
+    Ok(input)
+}
+
+/// A whole small file, at most `limit` bytes.
+pub(super) fn read_small(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
+    let failed = |error| Failure::File { path: path.to_owned(), error };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(failed)?.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > limit {
+        return Err(Failure::Usage(format!("{} has more than {limit} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// The names in a folder, sorted.
+pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, Failure> {
+    let failed = |error| Failure::File { path: folder.to_owned(), error };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        if names.len() == MOST_FILES {
+            return Err(Failure::Usage(format!("{} has more than {MOST_FILES} files; it is no log folder", folder.display())));
+        }
+        names.extend(entry.map_err(failed)?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn folder(path: &Path, input: &mut Input<'static>) -> Result<(), Failure> {
+    let names = names_in(path)?;
+    if names.iter().any(|name| is_segment(name)) {
+        let log = log_in(path, &names)?;
+        let by_name = kind_by_name(path);
+        let first = names.iter().find(|name| is_segment(name)).map(|name| path.join(name));
+        let kind = by_name.or(first.and_then(|first| first_record(&first).ok().flatten()).map(|record| record.log));
+        return add(input, kind.unwrap_or(LogKind::Keys), log);
+    }
+    for name in &names {
+        let inner = path.join(name);
+        if let Some(kind) = kind_by_name(&inner).filter(|_| inner.is_dir()) {
+            add(input, kind, log_in(&inner, &names_in(&inner)?)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn add(input: &mut Input<'static>, kind: LogKind, log: LogFiles<'static>) -> Result<(), Failure> {
+    match kind {
+        LogKind::Uses => input.uses.push(log),
+        LogKind::Keys if input.keys.is_none() => input.keys = Some(log),
+        LogKind::Keys => return Err(Failure::Usage(format!("two key logs are given; the second is {}", log.name))),
+    }
+    Ok(())
+}
+
+fn log_in(folder: &Path, names: &[String]) -> Result<LogFiles<'static>, Failure> {
+    let segments = names.iter().filter(|name| is_segment(name)).map(|name| segment(&folder.join(name)));
+    let notes = names.iter().filter(|name| *name == "checkpoint" || name.ends_with(".checkpoint"));
+    let notes: Result<_, Failure> = notes.map(|name| note(&folder.join(name))).collect();
+    Ok(LogFiles { name: folder.display().to_string(), segments: segments.collect(), notes: notes? })
+}
+
+/// Loose files: those of one log, in one folder, are its segments, in order of their first record.
+fn group(paths: &[PathBuf]) -> Result<Vec<(LogKind, LogFiles<'static>)>, Failure> {
+    let mut groups: BTreeMap<(LogKind, PathBuf, String), Vec<(u64, PathBuf)>> = BTreeMap::new();
+    for path in paths {
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        let first = first_record(path).map_err(|error| Failure::File { path: path.clone(), error })?;
+        let kind = first.as_ref().map(|record| record.log).or_else(|| kind_by_name(&folder)).unwrap_or(LogKind::Keys);
+        let node = first.as_ref().filter(|_| kind == LogKind::Uses).map(|record| record.node.clone()).unwrap_or_default();
+        let seq = first.map_or(u64::MAX, |record| record.seq);
+        groups.entry((kind, folder, node)).or_default().push((seq, path.clone()));
+    }
+    let mut logs = Vec::new();
+    for ((kind, folder, _), mut files) in groups {
+        files.sort();
+        let mut beside = vec![folder.join("checkpoint")];
+        beside.extend(files.iter().flat_map(|(_, path)| [with_suffix(path, ".checkpoint"), path.with_extension("checkpoint")]));
+        let notes: Result<_, Failure> = beside.iter().filter(|path| path.is_file()).map(|path| note(path)).collect();
+        let name = files.first().map(|(_, path)| path.display().to_string()).unwrap_or_default();
+        let segments = files.iter().map(|(_, path)| segment(path)).collect();
+        logs.push((kind, LogFiles { name, segments, notes: notes? }));
+    }
+    Ok(logs)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn segment(path: &Path) -> Segment<'static> {
+    let name = path.display().to_string();
+    let path = path.to_owned();
+    let open = move || {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let file = File::open(&path).map_err(named)?;
+        Ok(Box::new(BufReader::with_capacity(READ_BUFFER, file)) as Box<dyn BufRead>)
+    };
+    Segment { name, open: Box::new(open) }
+}
+
+pub(super) fn note(path: &Path) -> Result<NoteFile, Failure> {
+    Ok(NoteFile { name: path.display().to_string(), bytes: read_small(path, MAX_NOTE)? })
+}
+
+/// The first record, if the first line is one.
+fn first_record(path: &Path) -> io::Result<Option<Record>> {
+    let mut lines = Lines::new(BufReader::new(File::open(path)?));
+    Ok(lines.next().and_then(Result::ok).and_then(|line| Record::parse(line.bytes).ok()))
+}
+
+fn is_segment(name: &str) -> bool {
+    name.strip_suffix(".jsonl").is_some_and(|digits| digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn kind_by_name(folder: &Path) -> Option<LogKind> {
+    match folder.file_name()?.to_str()? {
+        "keys" => Some(LogKind::Keys),
+        name if name == "uses" || name.starts_with("uses-") => Some(LogKind::Uses),
+        _ => None,
+    }
+}

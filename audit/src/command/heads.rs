@@ -1,0 +1,82 @@
+//! Remembered heads: a file with one note, or a folder with one note per log.
+//!
+//! In scope: reading them, and writing them so that a crash leaves the old one or the new one. Out of scope: when that is right.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::event::LogKind;
+use crate::names::is_label;
+use crate::verify::{LogReport, NoteFile, Report};
+
+use super::{Failure, files};
+
+/// Most notes in one folder of heads: one per node, and the key log's.
+const MOST_HEADS: usize = 256;
+
+/// The notes that `path` holds; `None` if it does not exist, or is a folder without notes.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<NoteFile>>, Failure> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    if !path.is_dir() {
+        return Ok(Some(vec![files::note(path)?]));
+    }
+    let names = files::names_in(path)?;
+    let paths: Vec<PathBuf> = names.iter().filter(|name| is_head(name)).map(|name| path.join(name)).collect();
+    if paths.len() > MOST_HEADS {
+        return Err(Failure::Usage(format!("{} has more than {MOST_HEADS} heads", path.display())));
+    }
+    let notes: Vec<NoteFile> = paths.iter().map(|path| files::note(path)).collect::<Result<_, _>>()?;
+    Ok(Some(notes).filter(|notes| !notes.is_empty()))
+}
+
+/// Remembers the newest verified checkpoint of each log: in a folder all of them, in a file that of the key log.
+pub(super) fn save(path: &Path, report: &Report) -> Result<(), Failure> {
+    let is_folder = path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if is_folder {
+        fs::create_dir_all(path).map_err(|error| Failure::File { path: path.to_owned(), error })?;
+    }
+    for log in &report.logs {
+        let Some(head) = &log.head else { continue };
+        if is_folder {
+            write(&path.join(name_of(log)?), head)?;
+        } else if log.kind == LogKind::Keys {
+            write(path, head)?;
+        }
+    }
+    Ok(())
+}
+
+/// The node comes from the log, so it must be a plain name before it becomes part of a path.
+fn name_of(log: &LogReport) -> Result<String, Failure> {
+    match (log.kind, log.node.as_deref()) {
+        (LogKind::Keys, _) => Ok("keys".to_owned()),
+        (LogKind::Uses, Some(node)) if is_label(node) => Ok(format!("uses-{node}")),
+        (LogKind::Uses, node) => Err(Failure::Usage(format!("node {node:?} is no name for a file; its head was not saved"))),
+    }
+}
+
+fn is_head(name: &str) -> bool {
+    name == "keys" || name.starts_with("uses-") && !name.ends_with(TEMPORARY)
+}
+
+const TEMPORARY: &str = ".new";
+
+fn write(path: &Path, note: &str) -> Result<(), Failure> {
+    let failed = |error| Failure::File { path: path.to_owned(), error };
+    let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
+    name.push(TEMPORARY);
+    let temporary = path.with_file_name(name);
+    // The commit point is the rename: before it the old head counts, after it the new one.
+    let replace = || -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(note.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()
+    };
+    replace().map_err(failed)
+}

@@ -1,0 +1,123 @@
+//! `verify`: arguments to options, files to a report, a report to an exit code.
+//!
+//! In scope: what each argument brings along. Out of scope: every check ([`crate::verify`]).
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::jwks::SetName;
+use crate::report;
+use crate::time::Timestamp;
+use crate::trust::{MAX_POLICY, Policy};
+use crate::verify::{LiveSet, MinSize, Options, Receipt, Verdict, verify};
+
+use super::{Failure, args, files, heads};
+
+/// Largest JWKS body that is read: a set has at most 100 keys, and the largest RSA key takes 1.5 kB.
+const MAX_JWKS: usize = 1 << 20;
+/// Largest receipt that is read.
+const MAX_RECEIPT: usize = 1 << 16;
+
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people; the first line is the verdict.
+    Text,
+    /// For programs; the member `schema` is the version.
+    Json,
+}
+
+/// What `verify` is given. A result is *pinned* with `--trust` and at least one of `--head`, `--receipt` and `--min-size`.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// A state's `log` folder (with `keys` and `uses` in it), a folder of segments, or segment files
+    #[arg(required = true, value_name = "DIR|FILE")]
+    pub paths: Vec<PathBuf>,
+    /// Whose checkpoints count: a C2SP tlog-policy file that lists the key of each log
+    #[arg(long, value_name = "FILE")]
+    pub trust: Option<PathBuf>,
+    /// The signed note that was saved last time (of any log), or a folder with one note per log
+    #[arg(long, value_name = "FILE|DIR")]
+    pub head: Option<PathBuf>,
+    /// Where to save the newest verified checkpoint (a file: of the key log; a folder, or a name that ends in /: of each log). Written
+    /// only if the exit code is 0 or 14
+    #[arg(long, value_name = "FILE|DIR")]
+    pub save_head: Option<PathBuf>,
+    /// There was no earlier run: a missing --head is as it should be, and the trust file alone decides
+    #[arg(long, requires = "head")]
+    pub first_run: bool,
+    /// A receipt as a signing reply carries it: {"log", "seq", "leaf"} (may repeat)
+    #[arg(long, value_name = "FILE")]
+    pub receipt: Vec<PathBuf>,
+    /// How many covered records the key log has at least; ORIGIN=N says it of another log (may repeat)
+    #[arg(long, value_name = "[ORIGIN=]N", value_parser = args::min_size)]
+    pub min_size: Vec<MinSize>,
+    /// The greatest age of the last covered record: 90s, 5m, 2h or 30d
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    pub max_age: Option<Duration>,
+    /// A JWKS body as it is served: it must be the one that the key log makes, byte for byte
+    #[arg(long, value_name = "FILE")]
+    pub jwks: Option<PathBuf>,
+    /// Which set --jwks is: issuer/NAME or keyring/NAME (default: any)
+    #[arg(long, value_name = "SET", requires = "jwks")]
+    pub jwks_set: Option<SetName>,
+    /// Leave the use logs out; the verdict says so
+    #[arg(long)]
+    pub keys_only: bool,
+    /// Tell the story of each rotation: dates, and the room that each invariant had
+    #[arg(long)]
+    pub rotation: bool,
+    /// What --max-age is measured against, such as 2026-01-31T12:00:00.000Z (default: the wall clock)
+    #[arg(long, value_name = "TIME")]
+    pub now: Option<Timestamp>,
+    /// How the report is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+pub(super) fn run(args: &VerifyArgs, now: Timestamp, out: &mut dyn Write) -> Result<u8, Failure> {
+    let input = files::open(&args.paths)?;
+    let report = verify(&input, &options(args)?, args.now.unwrap_or(now))?;
+    // An unpinned or broken log must not become what later runs are compared with; a stale one is true, only old.
+    if let Some(path) = args.save_head.as_ref().filter(|_| matches!(report.verdict, Verdict::Verified | Verdict::Stale)) {
+        heads::save(path, &report)?;
+    }
+    let text = match args.format {
+        Format::Text => report::text(&report, args.rotation),
+        Format::Json => report::json(&report, args.rotation).map_err(io::Error::from)?,
+    };
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(report.verdict.exit_code())
+}
+
+fn options(args: &VerifyArgs) -> Result<Options, Failure> {
+    let heads = args.head.as_ref().map(|path| heads::read(path)).transpose()?.flatten();
+    let missing_head = args.head.as_ref().filter(|_| heads.is_none()).map(|path| path.display().to_string());
+    let receipts: Vec<Receipt> = args.receipt.iter().map(|path| receipt(path)).collect::<Result<_, _>>()?;
+    let body = args.jwks.as_ref().map(|path| files::read_small(path, MAX_JWKS)).transpose()?;
+    Ok(Options {
+        trust: args.trust.as_deref().map(trust).transpose()?,
+        heads: heads.unwrap_or_default(),
+        missing_head,
+        first_run: args.first_run,
+        receipts,
+        min_sizes: args.min_size.clone(),
+        max_age: args.max_age,
+        jwks: body.map(|body| LiveSet { body, set: args.jwks_set.clone() }),
+        keys_only: args.keys_only,
+    })
+}
+
+fn trust(path: &Path) -> Result<Policy, Failure> {
+    let bytes = files::read_small(path, MAX_POLICY)?;
+    Policy::parse(&bytes).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+}
+
+fn receipt(path: &Path) -> Result<Receipt, Failure> {
+    let bytes = files::read_small(path, MAX_RECEIPT)?;
+    serde_json::from_slice(&bytes).map_err(|error| Failure::Usage(format!("{} is no receipt: {error}", path.display())))
+}

@@ -1,0 +1,334 @@
+//! One log, line by line: form, numbers, chain, segments and tree.
+//!
+//! In scope: everything that the bytes of one log show by themselves, streaming. Out of scope: what the records mean (a [`Visit`] does
+//! that), and what was signed (`notes`).
+//!
+//! A line that is no record may be a torn batch, which an unclean stop leaves behind, if nothing says that it was ever durable. So such
+//! lines are kept until the end, when the watermark is known.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::event::{Event, LogCreated, LogKind, LogSegment};
+use crate::line::{LineError, LineErrorKind, Lines, genesis_prev};
+use crate::merkle::{Frontier, Hash, leaf_hash};
+use crate::record::Record;
+use crate::time::Timestamp;
+
+use super::finding::{Finding, Findings, Location, MOST_FINDINGS, Verdict};
+use super::{LogFiles, Segment};
+
+/// What wants to see the records of a log.
+pub(super) trait Visit {
+    /// A line, whatever it says; called before [`Visit::record`].
+    fn line(&mut self, leaf: Hash);
+    /// A line that is a record.
+    fn record(&mut self, record: &Record, at: &Location, findings: &mut Findings);
+}
+
+/// What a scan should remember on its way.
+#[derive(Default)]
+pub(super) struct Wanted {
+    pub(super) sizes: BTreeSet<u64>,
+    pub(super) leaves: BTreeSet<u64>,
+}
+
+/// What a scan leaves: a handful of hashes, however long the log is.
+pub(super) struct Scan {
+    kind: LogKind,
+    created: Option<LogCreated>,
+    node: Option<String>,
+    frontier: Frontier,
+    /// The leaf hash of the line before; `None` where there is none to know.
+    prev: Option<Hash>,
+    due: u64,
+    watermark: u64,
+    time: Option<Timestamp>,
+    roots: BTreeMap<u64, (Hash, Option<Timestamp>)>,
+    leaves: BTreeMap<u64, Hash>,
+    segment: usize,
+    unreadable: Vec<Unreadable>,
+    unreadable_lines: u64,
+    wanted: Wanted,
+}
+
+/// A line that is no record.
+struct Unreadable {
+    index: u64,
+    segment: usize,
+    finding: Finding,
+}
+
+/// A segment that was read to its end.
+struct Sealed {
+    bytes: u64,
+    sha256: Hash,
+}
+
+impl Scan {
+    /// Reads the whole log.
+    pub(super) fn read(
+        files: &LogFiles<'_>,
+        kind: LogKind,
+        wanted: Wanted,
+        visit: &mut dyn Visit,
+        findings: &mut Findings,
+    ) -> io::Result<Self> {
+        let mut scan = Self {
+            kind,
+            created: None,
+            node: None,
+            frontier: Frontier::new(),
+            prev: None,
+            due: 0,
+            watermark: 0,
+            time: None,
+            roots: BTreeMap::new(),
+            leaves: BTreeMap::new(),
+            segment: 0,
+            unreadable: Vec::new(),
+            unreadable_lines: 0,
+            wanted,
+        };
+        scan.remember_root();
+        let mut before = None;
+        for (index, segment) in files.segments.iter().enumerate() {
+            scan.segment = index;
+            let place = Place { first: index == 0, before: before.take(), named: number_in(&segment.name) };
+            before = scan.read_segment(segment, place, visit, findings)?;
+        }
+        Ok(scan)
+    }
+
+    /// Which log it should be.
+    pub(super) fn kind(&self) -> LogKind {
+        self.kind
+    }
+
+    /// How many lines there are.
+    pub(super) fn size(&self) -> u64 {
+        self.frontier.size()
+    }
+
+    /// The first record, where it is what it should be.
+    pub(super) fn created(&self) -> Option<&LogCreated> {
+        self.created.as_ref()
+    }
+
+    /// The node that wrote the first record.
+    pub(super) fn node(&self) -> Option<&str> {
+        self.node.as_deref()
+    }
+
+    /// The root over the first `size` lines, if that size was wanted and reached.
+    pub(super) fn root_at(&self, size: u64) -> Option<Hash> {
+        self.roots.get(&size).map(|(root, _)| *root)
+    }
+
+    /// The time of the last record among the first `size` lines.
+    pub(super) fn time_at(&self, size: u64) -> Option<Timestamp> {
+        self.roots.get(&size).and_then(|(_, time)| *time)
+    }
+
+    /// The leaf hash of line `seq`, if it was wanted and reached.
+    pub(super) fn leaf(&self, seq: u64) -> Option<Hash> {
+        self.leaves.get(&seq).copied()
+    }
+
+    /// Lines that are no records, and that nothing says were ever durable: what an unclean stop leaves. The others become findings.
+    pub(super) fn settle_unreadable(&mut self, stated: u64, log: &str, findings: &mut Findings) -> u64 {
+        let durable = self.watermark.max(stated);
+        let mut torn = self.unreadable_lines;
+        for line in self.unreadable.drain(..) {
+            // A segment is followed by another only when it is whole.
+            if line.index < durable || line.segment < self.segment {
+                findings.push(line.finding.of(log));
+                torn -= 1;
+            }
+        }
+        torn
+    }
+
+    fn read_segment(
+        &mut self,
+        segment: &Segment<'_>,
+        place: Place,
+        visit: &mut dyn Visit,
+        findings: &mut Findings,
+    ) -> io::Result<Option<Sealed>> {
+        let mut lines = Lines::new((segment.open)()?);
+        let mut sealed = Some((0, Sha256::new()));
+        let mut place = Some(place);
+        while let Some(line) = lines.next() {
+            match line {
+                Ok(line) => {
+                    let at = Location { file: segment.name.clone(), line: line.number, seq: self.due, offset: line.offset };
+                    if let Some((bytes, sha256)) = &mut sealed {
+                        *bytes = line.offset + line.bytes.len() as u64 + 1;
+                        sha256.update(line.bytes);
+                        sha256.update(b"\n");
+                    }
+                    self.line(line.bytes, &at, place.take(), visit, findings);
+                }
+                Err(LineError { kind: LineErrorKind::Io(error), .. }) => return Err(error),
+                Err(LineError { number, offset, kind }) => {
+                    let at = Location { file: segment.name.clone(), line: number, seq: self.due, offset };
+                    // What follows cannot be hashed with what the line held, so the seal of this segment cannot be compared.
+                    sealed = None;
+                    place = None;
+                    self.unreadable(&kind, &at, visit);
+                }
+            }
+        }
+        Ok(sealed.map(|(bytes, sha256)| Sealed { bytes, sha256: Hash::from_bytes(sha256.finalize().into()) }))
+    }
+
+    fn line(&mut self, bytes: &[u8], at: &Location, place: Option<Place>, visit: &mut dyn Visit, findings: &mut Findings) {
+        let leaf = leaf_hash(bytes);
+        visit.line(leaf);
+        match Record::parse(bytes) {
+            Ok(record) => {
+                self.check(&record, at, place, findings);
+                self.watermark = self.watermark.max(record.durable);
+                self.due = record.seq.saturating_add(1);
+                self.time = self.time.max(Some(record.time));
+                visit.record(&record, at, findings);
+            }
+            Err(error) => {
+                self.keep_unreadable(Finding::new(Verdict::Tampered, format!("the line is no record: {error}")).at(at));
+                self.due = self.due.saturating_add(1);
+            }
+        }
+        self.grow(leaf);
+        self.prev = Some(leaf);
+    }
+
+    /// A line whose bytes are not at hand. A partial line at the end of a file was never a record; any other stands where one was due.
+    fn unreadable(&mut self, kind: &LineErrorKind, at: &Location, visit: &mut dyn Visit) {
+        self.keep_unreadable(Finding::new(Verdict::Tampered, kind.to_string()).at(at));
+        if !matches!(kind, LineErrorKind::Partial { .. }) {
+            visit.line(Hash::EMPTY_ROOT);
+            self.grow(Hash::EMPTY_ROOT);
+            self.due = self.due.saturating_add(1);
+        }
+        self.prev = None;
+    }
+
+    fn keep_unreadable(&mut self, finding: Finding) {
+        self.unreadable_lines += 1;
+        if self.unreadable.len() < MOST_FINDINGS {
+            self.unreadable.push(Unreadable { index: self.frontier.size(), segment: self.segment, finding });
+        }
+    }
+
+    fn grow(&mut self, leaf: Hash) {
+        let seq = self.frontier.size();
+        if self.wanted.leaves.contains(&seq) {
+            self.leaves.insert(seq, leaf);
+        }
+        self.frontier.push(leaf);
+        self.remember_root();
+    }
+
+    fn remember_root(&mut self) {
+        let size = self.frontier.size();
+        if self.wanted.sizes.contains(&size) {
+            self.roots.insert(size, (self.frontier.root(), self.time));
+        }
+    }
+
+    /// Everything about a record that the records before it decide.
+    fn check(&mut self, record: &Record, at: &Location, place: Option<Place>, findings: &mut Findings) {
+        let mut tampered = |text: &str, expected: &dyn ToString, found: &dyn ToString| {
+            findings.push(Finding::new(Verdict::Tampered, text).at(at).differ(expected.to_string(), found.to_string()));
+        };
+        if record.log != self.kind {
+            tampered("a record of the other log", &self.kind.name(), &record.log.name());
+        }
+        if record.seq != self.due {
+            tampered(
+                "records are missing, doubled or out of order",
+                &format_args!("record {}", self.due),
+                &format_args!("record {}", record.seq),
+            );
+        }
+        if let Some(expected) = self.expected_prev(record).filter(|expected| *expected != record.prev) {
+            tampered("the chain is broken: `prev` is not the hash of the line before", &expected, &record.prev);
+        }
+        if record.durable > record.seq {
+            tampered("a record says that later records are durable", &format_args!("{} or less", record.seq), &record.durable);
+        }
+        if let Some((what, expected, found)) = place.as_ref().and_then(|place| place.misnamed(record)) {
+            tampered(what, &expected, &found);
+        }
+        match (&record.event, place) {
+            (Event::LogSegment(event), Some(Place { before: Some(sealed), .. })) => {
+                for (what, expected, found) in sealed.differs(event, self.prev) {
+                    tampered(what, &expected, &found);
+                }
+            }
+            (Event::LogSegment(_), Some(Place { first: false, .. })) => {}
+            (Event::LogSegment(_), _) => tampered("log.segment begins a file, and never the first one", &"another event", &"log.segment"),
+            (event, Some(Place { first: false, .. })) => tampered("a file begins with log.segment", &"log.segment", &event.name()),
+            _ => {}
+        }
+    }
+
+    /// What `prev` must be; `None` where it cannot be known, because the line before is no line.
+    fn expected_prev(&mut self, record: &Record) -> Option<Hash> {
+        if self.frontier.size() > 0 {
+            return self.prev;
+        }
+        match &record.event {
+            Event::LogCreated(event) => {
+                self.created = Some(event.clone());
+                self.node = Some(record.node.clone());
+                Some(genesis_prev(&event.origin, &event.key))
+            }
+            // A log that does not begin with `log.created` has lost its beginning: no hash is right here.
+            _ => Some(Hash::EMPTY_ROOT),
+        }
+    }
+}
+
+/// Where a segment stands among the others.
+struct Place {
+    first: bool,
+    /// The segment before, if its bytes could be hashed.
+    before: Option<Sealed>,
+    /// The number in the file's name, if it has one.
+    named: Option<u64>,
+}
+
+type Difference = (&'static str, String, String);
+
+impl Place {
+    fn misnamed(&self, record: &Record) -> Option<Difference> {
+        let named = self.named.filter(|named| *named != record.seq)?;
+        Some(("the file is named by the number of its first record", named.to_string(), record.seq.to_string()))
+    }
+}
+
+impl Sealed {
+    fn differs(&self, event: &LogSegment, last: Option<Hash>) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        if last.is_some_and(|last| last != event.last) {
+            differences.push(("log.segment names another last record", event.last.to_string(), last.unwrap_or(event.last).to_string()));
+        }
+        if self.bytes != event.size {
+            differences.push(("the segment before has another size", event.size.to_string(), self.bytes.to_string()));
+        }
+        if self.sha256 != event.sha256 {
+            differences.push(("the segment before has another SHA-256", event.sha256.to_string(), self.sha256.to_string()));
+        }
+        differences
+    }
+}
+
+/// `00000000000000000042.jsonl` gives 42. Files that are given by hand may have any name.
+fn number_in(name: &str) -> Option<u64> {
+    let digits = name.rsplit('/').next()?.strip_suffix(".jsonl")?;
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
+}

@@ -1,0 +1,96 @@
+//! The key log, replayed: the same transition table that the daemon asked before it wrote each record.
+//!
+//! In scope: which records are legal, and what the other checks need to know of the key log afterwards: its leaf hashes, the heads of use
+//! logs that it names, the sets that were served, the story of each rotation. Out of scope: the chain, and who signed it.
+
+use crate::event::{Event, UsesHead};
+use crate::keyrings::Keyrings;
+use crate::merkle::Hash;
+use crate::record::Record;
+
+use super::chain::Visit;
+use super::finding::{Finding, Findings, Location, Verdict};
+use super::rotation::{self, Rotation};
+
+/// What a replay of the key log leaves. It grows with the key log, which is small: one record per lifecycle event.
+#[derive(Debug, Default)]
+pub struct KeyLog {
+    keyrings: Keyrings,
+    leaves: Vec<Hash>,
+    uses_heads: Vec<(Location, UsesHead)>,
+    served: Vec<(u64, String, Hash)>,
+    rotations: Vec<Rotation>,
+    stopped: bool,
+}
+
+impl KeyLog {
+    /// The state after the last record that could be replayed.
+    pub fn keyrings(&self) -> &Keyrings {
+        &self.keyrings
+    }
+
+    /// The state, for whoever needs nothing else.
+    pub(super) fn into_keyrings(self) -> Keyrings {
+        self.keyrings
+    }
+
+    /// The story of every rotation and compromise, oldest first.
+    pub fn rotations(&self) -> &[Rotation] {
+        &self.rotations
+    }
+
+    /// The leaf hash of each line, whatever it says.
+    pub(super) fn leaves(&self) -> &[Hash] {
+        &self.leaves
+    }
+
+    /// Every statement about where a use log stands, in order.
+    pub(super) fn uses_heads(&self) -> &[(Location, UsesHead)] {
+        &self.uses_heads
+    }
+
+    /// The record that last said that this body is served, and for which set.
+    pub(super) fn last_served(&self, sha256: Hash) -> Option<(u64, &str)> {
+        self.served.iter().rev().find(|(_, _, other)| *other == sha256).map(|(seq, set, _)| (*seq, set.as_str()))
+    }
+
+    /// Adds what only the whole log tells: when each key that stopped signing was withdrawn.
+    pub(super) fn finish(&mut self) {
+        for rotation in &mut self.rotations {
+            rotation.finish(&self.keyrings);
+        }
+    }
+
+    fn replay(&mut self, record: &Record, at: &Location, findings: &mut Findings) {
+        // After a gap or an illegal record nobody knows the state, so what follows cannot be judged; the chain goes on being checked.
+        if self.stopped || record.seq != self.keyrings.size() {
+            self.stopped = true;
+            return;
+        }
+        let rotation = rotation::begin(&self.keyrings, record);
+        if let Err(illegal) = self.keyrings.apply(record) {
+            let text = format!("{}: {}; the rules are not checked for the records after it", illegal.event, illegal.text);
+            findings.push(Finding::new(Verdict::Illegal, text).rule(illegal.rule.name()).at(at));
+            self.stopped = true;
+            return;
+        }
+        self.rotations.extend(rotation);
+        if let Event::JwksServed(served) = &record.event {
+            self.served.push((record.seq, served.set.clone(), served.sha256));
+        }
+    }
+}
+
+impl Visit for KeyLog {
+    fn line(&mut self, leaf: Hash) {
+        self.leaves.push(leaf);
+    }
+
+    fn record(&mut self, record: &Record, at: &Location, findings: &mut Findings) {
+        // A statement about a use log binds even where the rules can no longer be checked.
+        if let Event::UsesHead(head) = &record.event {
+            self.uses_heads.push((at.clone(), head.clone()));
+        }
+        self.replay(record, at, findings);
+    }
+}

@@ -1,0 +1,128 @@
+//! The verifier: bytes in, a report out.
+//!
+//! In scope: the form of each line, the chain, segments, the tree, checkpoints, the rules of rotation and of use, and everything that a
+//! verifier brings along to pin a log. Out of scope: opening files (`crate::command`), printing ([`crate::report`]), clocks and networks.
+//!
+//! Files by story: `chain` reads one log; `keylog` and `uses` judge what its records say; `notes` compares it with what was signed;
+//! `pins` holds it against what the verifier brought; `run` tells the order.
+
+use std::io::{self, BufRead};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::jwks::SetName;
+use crate::merkle::Hash;
+use crate::time::Timestamp;
+use crate::trust::Policy;
+
+mod chain;
+mod finding;
+mod keylog;
+mod notes;
+mod pins;
+mod rotation;
+mod run;
+mod uses;
+
+pub use finding::{Finding, Findings, Location, MOST_FINDINGS, Verdict};
+pub use keylog::KeyLog;
+pub use rotation::{Rotation, Slack};
+pub use run::{LogReport, Report};
+
+/// One segment of a log, which can be opened when its turn comes.
+pub struct Segment<'a> {
+    /// What reports call it. If its last part is 20 digits and `.jsonl`, the digits must be the number of its first record.
+    pub name: String,
+    /// Opens it at its first byte.
+    pub open: Box<dyn Fn() -> io::Result<Box<dyn BufRead>> + 'a>,
+}
+
+/// A signed note, unverified.
+#[derive(Clone, Debug)]
+pub struct NoteFile {
+    /// What reports call it.
+    pub name: String,
+    /// The whole note.
+    pub bytes: Vec<u8>,
+}
+
+/// One log: its segments in order, and the checkpoints that lie beside them.
+pub struct LogFiles<'a> {
+    /// What reports call it while its origin is unknown.
+    pub name: String,
+    /// In order of their first record.
+    pub segments: Vec<Segment<'a>>,
+    /// In any order.
+    pub notes: Vec<NoteFile>,
+}
+
+/// What is to be verified.
+#[derive(Default)]
+pub struct Input<'a> {
+    /// The key log.
+    pub keys: Option<LogFiles<'a>>,
+    /// The use logs, one per node.
+    pub uses: Vec<LogFiles<'a>>,
+}
+
+/// What a signing reply carried: the memory of whoever got it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Receipt {
+    /// The origin of the log.
+    pub log: String,
+    /// The sequence number.
+    pub seq: u64,
+    /// The leaf hash.
+    pub leaf: Hash,
+}
+
+/// The least number of covered records that a log must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MinSize {
+    /// The origin of the log; `None` is the key log.
+    pub origin: Option<String>,
+    /// How many.
+    pub size: u64,
+}
+
+/// A JWKS body as somebody serves it.
+#[derive(Clone, Debug)]
+pub struct LiveSet {
+    /// The whole body.
+    pub body: Vec<u8>,
+    /// Which set it should be; `None` is any.
+    pub set: Option<SetName>,
+}
+
+/// What a verifier brings along. By default nothing, and then the best verdict is [`Verdict::Unpinned`].
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Whose checkpoints count.
+    pub trust: Option<Policy>,
+    /// Notes that were remembered from an earlier run.
+    pub heads: Vec<NoteFile>,
+    /// A named head that does not exist.
+    pub missing_head: Option<String>,
+    /// Whether that is as it should be, because there was no earlier run.
+    pub first_run: bool,
+    /// Receipts.
+    pub receipts: Vec<Receipt>,
+    /// Sizes that logs are known to have had.
+    pub min_sizes: Vec<MinSize>,
+    /// The greatest age of the last covered record.
+    pub max_age: Option<Duration>,
+    /// A set to compare with the log's.
+    pub jwks: Option<LiveSet>,
+    /// Leave use logs out; the report says so.
+    pub keys_only: bool,
+}
+
+/// Verifies a key log and its use logs. `now` is what freshness is measured against.
+///
+/// # Errors
+///
+/// A file could not be read, which is no verdict.
+pub fn verify(input: &Input<'_>, options: &Options, now: Timestamp) -> io::Result<Report> {
+    run::run(input, options, now)
+}

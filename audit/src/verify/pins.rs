@@ -1,0 +1,153 @@
+//! What the verifier brought along, held against the logs.
+//!
+//! In scope: what pins a log from outside (trust file, remembered heads, receipts, sizes), freshness, and a live JWKS. Out of scope: the
+//! roots of remembered heads, which `notes` compares like any other checkpoint.
+
+use crate::event::LogKind;
+use crate::jwks;
+use crate::merkle::Hash;
+use crate::time::Timestamp;
+
+use super::chain::Scan;
+use super::finding::{Finding, Findings, Verdict};
+use super::keylog::KeyLog;
+use super::notes::Statement;
+use super::run::LogReport;
+use super::{LiveSet, Options};
+
+/// Checks everything that is about all logs together, and says in words what pins them.
+pub(super) fn check(options: &Options, heads: &[Statement], logs: &[LogReport], now: Timestamp, findings: &mut Findings) -> Vec<String> {
+    let mut pinned_by = Vec::new();
+    check_trust(options, findings);
+    for head in heads {
+        pinned_by.extend(check_head(options, head, logs, findings));
+    }
+    for receipt in &options.receipts {
+        pinned_by.extend(
+            check_named(options, &receipt.log, "a receipt", logs, findings)
+                .then(|| format!("receipt of {} record {}", receipt.log, receipt.seq)),
+        );
+    }
+    for least in &options.min_sizes {
+        pinned_by.extend(check_min_size(options, least, logs, findings));
+    }
+    match &options.missing_head {
+        Some(name) if options.first_run => pinned_by.push(format!("first run: {name} does not exist yet, the trust file alone decides")),
+        Some(name) => {
+            let text = format!("there is no {name} to compare with; if this is the first run, say --first-run");
+            findings.push(Finding::new(Verdict::Unpinned, text));
+        }
+        None => {}
+    }
+    if pinned_by.is_empty() {
+        let text = "nothing from outside pins the size of the log; bring --head, --receipt or --min-size";
+        findings.push(Finding::new(Verdict::Unpinned, text));
+    }
+    check_age(options, logs, now, findings);
+    pinned_by
+}
+
+fn check_trust(options: &Options, findings: &mut Findings) {
+    match &options.trust {
+        None => {
+            let text = "nothing says which key may sign for the log; bring --trust (`claviger-audit trust` prints a file to start from)";
+            findings.push(Finding::new(Verdict::Unpinned, text));
+        }
+        // Passing over a quorum that somebody asked for would be a false ok.
+        Some(trust) if trust.quorum().is_some() => {
+            let text = "the trust file demands a quorum of witnesses, and this version checks no cosignatures; write `quorum none`";
+            findings.push(Finding::new(Verdict::Unsigned, text));
+        }
+        Some(_) => {}
+    }
+}
+
+fn check_head(options: &Options, head: &Statement, logs: &[LogReport], findings: &mut Findings) -> Option<String> {
+    let (Some(origin), Some(size)) = (head.origin(), head.size()) else {
+        findings.push(Finding::new(Verdict::Unsigned, format!("{} is not a signed checkpoint: {}", head.name(), head.defect())));
+        return None;
+    };
+    let here = check_named(options, origin, head.name(), logs, findings);
+    (here && size > 0).then(|| format!("{} ({origin}, {size} records)", head.name()))
+}
+
+/// Whether the log that something names is here. With `--keys-only`, what is about a use log is passed over.
+fn check_named(options: &Options, origin: &str, what: &str, logs: &[LogReport], findings: &mut Findings) -> bool {
+    let here = logs.iter().any(|log| log.origin.as_deref() == Some(origin));
+    if !here && !options.keys_only {
+        let trusted = options.trust.as_ref().is_some_and(|trust| trust.logs().iter().any(|log| log.key.name() == origin));
+        let verdict = if trusted { Verdict::Truncated } else { Verdict::Unpinned };
+        findings.push(Finding::new(verdict, format!("{what} is of the log {origin:?}, which is not here")));
+    }
+    here
+}
+
+fn check_min_size(options: &Options, least: &super::MinSize, logs: &[LogReport], findings: &mut Findings) -> Option<String> {
+    let of = |log: &&LogReport| match &least.origin {
+        Some(origin) => log.origin.as_ref() == Some(origin),
+        None => log.kind == LogKind::Keys,
+    };
+    let Some(log) = logs.iter().find(of) else {
+        check_named(options, least.origin.as_deref().unwrap_or("keys"), "--min-size", logs, findings);
+        return None;
+    };
+    let label = log.origin.as_deref().unwrap_or(&log.name);
+    // A log of which nothing could be verified has its own finding, which must not be outranked by this one.
+    if log.size > 0 && log.size < least.size {
+        let finding = Finding::new(Verdict::Truncated, "the log is shorter than --min-size").of(label);
+        findings.push(finding.differ(format_args!("{} covered records", least.size), format_args!("{} covered records", log.size)));
+    }
+    (least.size > 0).then(|| format!("--min-size {} of {label}", least.size))
+}
+
+/// The receipts of one log: each record is there, and is the one that the receipt names.
+pub(super) fn receipts(options: &Options, origin: &str, scan: &Scan, findings: &mut Findings) {
+    for receipt in options.receipts.iter().filter(|receipt| receipt.log == origin) {
+        let finding = match scan.leaf(receipt.seq) {
+            Some(leaf) if leaf == receipt.leaf => continue,
+            Some(leaf) => {
+                let text = format!("record {} is not the one that its receipt names", receipt.seq);
+                Finding::new(Verdict::Tampered, text).differ(receipt.leaf, leaf)
+            }
+            None => {
+                let finding = Finding::new(Verdict::Truncated, "the record of a receipt is missing");
+                finding.differ(format_args!("record {}", receipt.seq), format_args!("{} records", scan.size()))
+            }
+        };
+        findings.push(finding.of(origin));
+    }
+}
+
+/// Each log is as fresh as its last covered record. A key log may rest for an hour, so it is also as fresh as a use log that has seen all
+/// of it: that says that nothing was added to the key log until then.
+fn check_age(options: &Options, logs: &[LogReport], now: Timestamp, findings: &mut Findings) {
+    let Some(max_age) = options.max_age else { return };
+    for log in logs {
+        let seen_whole = logs.iter().filter(|other| log.kind == LogKind::Keys && other.kind == LogKind::Uses && other.seen == log.size);
+        let fresh = seen_whole.chain([log]).filter_map(|log| log.time).max();
+        if let Some(time) = fresh.filter(|time| now.since(*time) > max_age) {
+            let label = log.origin.as_deref().unwrap_or(&log.name);
+            let finding = Finding::new(Verdict::Stale, "the newest covered record is older than --max-age").of(label);
+            findings.push(finding.differ(format_args!("{} or later", now - max_age), time));
+        }
+    }
+}
+
+/// Whether a live set is the one that the events of the key log make.
+pub(super) fn live_set(options: &Options, keys: &KeyLog, findings: &mut Findings) {
+    let Some(LiveSet { body, set }) = &options.jwks else { return };
+    let keyrings = keys.keyrings();
+    let candidates: Vec<_> = set.clone().map_or_else(|| keyrings.sets().into_iter().collect(), |set| vec![set]);
+    if candidates.iter().any(|set| jwks::body(keyrings, set).as_ref() == Some(body)) {
+        return;
+    }
+    let sha256 = Hash::digest(body);
+    let text = match keys.last_served(sha256) {
+        Some((seq, set)) => format!("the live JWKS is an older body of {set}, last recorded as served in record {seq}"),
+        None => "the live JWKS is none that the events of this key log make".to_owned(),
+    };
+    let expected: Vec<String> =
+        candidates.iter().filter_map(|set| Some(format!("{set}: SHA-256 {}", Hash::digest(&jwks::body(keyrings, set)?)))).collect();
+    let finding = Finding::new(Verdict::Illegal, text).rule("I9");
+    findings.push(finding.differ(expected.join(", "), format_args!("SHA-256 {sha256}")));
+}

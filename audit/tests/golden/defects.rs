@@ -1,0 +1,137 @@
+//! One way to be wrong after the other, each with the exit code that it must give.
+//!
+//! In scope: what somebody without the log key does to the bytes, and which wrong stories there are. Out of scope: what the verifier says.
+
+use claviger_audit::merkle::Hash;
+use ed25519_dalek::SigningKey;
+
+use super::builder::{FIRST, Files, ORIGIN, SECOND, Story, build, note};
+
+/// A defect: its name, the exit code under `--trust` and `--min-size 1`, and its `log` folder.
+pub(crate) struct Defect {
+    pub(crate) name: &'static str,
+    pub(crate) exit: u8,
+    pub(crate) files: Files,
+}
+
+const KEYS: &str = "log/keys/00000000000000000000.jsonl";
+
+type Lines = Vec<Vec<u8>>;
+
+/// The valid logs with the lines of one segment changed.
+fn with_lines(file: &str, change: impl Fn(&mut Lines)) -> Files {
+    let mut files = build(Story::Valid);
+    let bytes = files.get_mut(file).unwrap();
+    let mut lines: Lines = bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    change(&mut lines);
+    *bytes = lines.concat();
+    files
+}
+
+fn replace(line: &mut Vec<u8>, from: &str, to: &str) {
+    let text = String::from_utf8(line.clone()).unwrap();
+    assert!(text.contains(from), "{text}");
+    *line = text.replacen(from, to, 1).into_bytes();
+}
+
+fn with(change: impl Fn(&mut Files)) -> Files {
+    let mut files = build(Story::Valid);
+    change(&mut files);
+    files
+}
+
+/// Every defect.
+pub(crate) fn all() -> Vec<Defect> {
+    let mut defects = bytes();
+    defects.extend(whole_files());
+    defects.extend(stories());
+    // What a verifier brings along is always that of the true story.
+    for defect in &mut defects {
+        defect.files.retain(|name, _| name.starts_with("log/"));
+    }
+    defects
+}
+
+fn defect(name: &'static str, exit: u8, files: Files) -> Defect {
+    Defect { name, exit, files }
+}
+
+fn bytes() -> Vec<Defect> {
+    let second = format!("log/uses/{SECOND}");
+    vec![
+        defect("edited-byte", 10, with_lines(&second, |lines| replace(&mut lines[3], "/issuer", "/Issuer"))),
+        defect("edited-last-record", 10, with_lines(KEYS, |lines| replace(lines.last_mut().unwrap(), "asked to", "asked To"))),
+        defect("dropped-record", 10, with_lines(&second, |lines| drop(lines.remove(3)))),
+        defect("swapped-records", 10, with_lines(&second, |lines| lines.swap(3, 4))),
+        defect(
+            "inserted-record",
+            10,
+            with_lines(&second, |lines| {
+                let mut forged = lines[3].clone();
+                replace(&mut forged, "\"seq\":8", "\"seq\":9");
+                lines.insert(4, forged);
+            }),
+        ),
+        defect("doubled-record", 10, with_lines(KEYS, |lines| lines.insert(5, lines[5].clone()))),
+        defect("cut-tail", 11, with_lines(&second, |lines| lines.truncate(4))),
+        defect(
+            "cut-within-a-line",
+            10,
+            with_lines(&second, |lines| {
+                lines.truncate(4);
+                lines[3].truncate(100);
+            }),
+        ),
+        defect("crlf", 10, with_lines(KEYS, |lines| lines.iter_mut().for_each(|line| replace(line, "}\n", "}\r\n")))),
+        defect("duplicate-member", 10, with_lines(KEYS, |lines| replace(&mut lines[2], "{\"boot\":", "{\"boot\":\"5f0c\",\"boot\":"))),
+        defect("white-space", 10, with_lines(KEYS, |lines| replace(&mut lines[2], "{\"boot\":", "{\"boot\": "))),
+        defect("blank-line", 10, with_lines(KEYS, |lines| lines.insert(3, b"\n".to_vec()))),
+    ]
+}
+
+fn whole_files() -> Vec<Defect> {
+    let secret = SigningKey::from_bytes(&[1; 32]);
+    let other = note(&format!("{ORIGIN}/keys"), 3, Hash::digest(b"another root"), &secret);
+    let with_lines_only = |files: &mut Files| {
+        files.retain(|name, _| name == KEYS);
+        files.insert(KEYS.to_owned(), Vec::new());
+    };
+    vec![
+        defect("empty", 16, with(with_lines_only)),
+        defect("emptied", 11, with(|files| drop(files.insert(KEYS.to_owned(), Vec::new())))),
+        defect("no-checkpoint", 13, with(|files| drop(files.remove("log/keys/checkpoint")))),
+        defect("uses-missing", 11, with(|files| files.retain(|name, _| !name.starts_with("log/uses/")))),
+        defect("first-segment-missing", 10, with(|files| drop(files.remove(&format!("log/uses/{FIRST}"))))),
+        defect("last-segment-missing", 11, with(|files| drop(files.remove(&format!("log/uses/{SECOND}"))))),
+        defect(
+            "rolled-back-uses",
+            11,
+            with(|files| {
+                files.remove(&format!("log/uses/{SECOND}"));
+                let old = files[&format!("log/uses/{FIRST}.checkpoint")].clone();
+                files.insert("log/uses/checkpoint".to_owned(), old);
+            }),
+        ),
+        defect("two-roots", 12, with(|files| drop(files.insert("log/keys/other.checkpoint".to_owned(), other.clone())))),
+        defect(
+            "stale-checkpoint",
+            14,
+            with(|files| {
+                let old = files["head/keys"].clone();
+                files.insert("log/keys/checkpoint".to_owned(), old);
+            }),
+        ),
+    ]
+}
+
+fn stories() -> Vec<Defect> {
+    vec![
+        defect("early-activation", 15, build(Story::EarlyActivation)),
+        defect("retired-key-signs", 15, build(Story::RetiredKeySigns)),
+        defect("token-too-long", 15, build(Story::LongToken)),
+        defect("wrong-jwks-hash", 15, build(Story::WrongJwksHash)),
+        defect("wrong-origin", 16, build(Story::WrongOrigin)),
+        defect("wrong-seal", 10, build(Story::WrongSeal)),
+        defect("foreign-checkpoint", 13, build(Story::ForeignCheckpoint)),
+    ]
+}
