@@ -6,3 +6,4 @@ pub mod keystore;
 pub mod policy;
 pub mod refusal;
 pub mod rotation;
+pub mod secret;

@@ -1,0 +1,130 @@
+//! Which private keys may be used. Pure: the attributes that a token reports go in, the record or every reason against goes out.
+//!
+//! In scope: keys that were made in this token and can do nothing but sign there. Out of scope: reading attributes, destroying keys, and
+//! profiles of vendors whose devices omit attributes.
+
+use std::collections::BTreeMap;
+
+use cryptoki::object::{Attribute, AttributeType};
+
+/// What a private key must report (PKCS#11 v3.1 sections 4.7 to 4.9). A missing attribute is a reason to refuse.
+const REQUIRED: [(AttributeType, &str, bool); 14] = [
+    (AttributeType::Token, "token", true),
+    (AttributeType::Private, "private", true),
+    (AttributeType::Sensitive, "sensitive", true),
+    (AttributeType::AlwaysSensitive, "always-sensitive", true),
+    (AttributeType::Extractable, "extractable", false),
+    (AttributeType::NeverExtractable, "never-extractable", true),
+    (AttributeType::Local, "local", true),
+    (AttributeType::Sign, "sign", true),
+    (AttributeType::SignRecover, "sign-recover", false),
+    (AttributeType::Decrypt, "decrypt", false),
+    (AttributeType::Unwrap, "unwrap", false),
+    (AttributeType::Derive, "derive", false),
+    (AttributeType::Copyable, "copyable", false),
+    (AttributeType::Modifiable, "modifiable", false),
+];
+
+/// What must be read for [`admit`].
+pub(super) fn attributes_to_read() -> Vec<AttributeType> {
+    let always_authenticate = std::iter::once(AttributeType::AlwaysAuthenticate);
+    REQUIRED.iter().map(|(attribute, ..)| *attribute).chain(always_authenticate).collect()
+}
+
+/// Admits a private key with these attributes, and says what was read; or says everything that is wrong with it.
+pub(super) fn admit(attributes: &[Attribute]) -> Result<BTreeMap<String, String>, Vec<String>> {
+    let mut record = BTreeMap::new();
+    let mut reasons = Vec::new();
+    for (kind, name, required) in REQUIRED {
+        match value(attributes, kind) {
+            Some(found) if found == required => drop(record.insert(name.to_owned(), found.to_string())),
+            Some(found) => reasons.push(format!("{name} is {found}, must be {required}")),
+            None => reasons.push(format!("{name} is not reported, must be {required}")),
+        }
+    }
+    // A key that asks for the PIN at each use cannot serve. Tokens without this attribute never ask (its default is false).
+    if value(attributes, AttributeType::AlwaysAuthenticate) == Some(true) {
+        reasons.push("always-authenticate is true, must be false".to_owned());
+    }
+    if reasons.is_empty() { Ok(record) } else { Err(reasons) }
+}
+
+fn value(attributes: &[Attribute], kind: AttributeType) -> Option<bool> {
+    use Attribute as A;
+    attributes.iter().filter(|attribute| attribute.attribute_type() == kind).find_map(|attribute| match attribute {
+        A::Token(v)
+        | A::Private(v)
+        | A::Sensitive(v)
+        | A::AlwaysSensitive(v)
+        | A::Extractable(v)
+        | A::NeverExtractable(v)
+        | A::Local(v)
+        | A::Sign(v)
+        | A::SignRecover(v)
+        | A::Decrypt(v)
+        | A::Unwrap(v)
+        | A::Derive(v)
+        | A::Copyable(v)
+        | A::Modifiable(v)
+        | A::AlwaysAuthenticate(v) => Some(*v),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Vec<Attribute> {
+        use Attribute as A;
+        vec![
+            A::Token(true),
+            A::Private(true),
+            A::Sensitive(true),
+            A::AlwaysSensitive(true),
+            A::Extractable(false),
+            A::NeverExtractable(true),
+            A::Local(true),
+            A::Sign(true),
+            A::SignRecover(false),
+            A::Decrypt(false),
+            A::Unwrap(false),
+            A::Derive(false),
+            A::Copyable(false),
+            A::Modifiable(false),
+        ]
+    }
+
+    #[test]
+    fn a_key_that_can_only_sign_is_admitted_and_recorded() {
+        let record = admit(&good()).unwrap();
+        assert_eq!(record.len(), REQUIRED.len());
+        assert_eq!(record["never-extractable"], "true");
+        assert_eq!(record["decrypt"], "false");
+    }
+
+    #[test]
+    fn each_attribute_that_is_missing_is_a_reason() {
+        assert_eq!(good().len(), REQUIRED.len());
+        for (kind, name, required) in REQUIRED {
+            let mut attributes = good();
+            attributes.retain(|attribute| attribute.attribute_type() != kind);
+            let reasons = admit(&attributes).unwrap_err();
+            assert_eq!(reasons, [format!("{name} is not reported, must be {required}")]);
+        }
+    }
+
+    #[test]
+    fn all_reasons_are_told_at_once() {
+        let mut attributes = good();
+        attributes[2] = Attribute::Sensitive(false);
+        attributes[6] = Attribute::Local(false);
+        attributes.push(Attribute::AlwaysAuthenticate(true));
+        let reasons = admit(&attributes).unwrap_err();
+        assert_eq!(
+            reasons,
+            ["sensitive is false, must be true", "local is false, must be true", "always-authenticate is true, must be false"]
+        );
+        assert_eq!(admit(&[]).unwrap_err().len(), REQUIRED.len());
+    }
+}

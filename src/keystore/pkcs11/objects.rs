@@ -1,0 +1,255 @@
+//! Key objects of a token: finding, making, reading and destroying them with one session.
+//!
+//! In scope: one step each, with exact matches. Out of scope: retries and recovery (`admin.rs`, `worker.rs`), and what a key must be
+//! (`admission.rs`). A private key is named by its `CKA_ID` alone; the label is for people and for `doctor`.
+
+use std::collections::BTreeMap;
+
+use claviger_audit::algorithm::KeyShape;
+use claviger_audit::jwk::PublicKey;
+use claviger_audit::names::KeyName;
+use cryptoki::error::RvError;
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
+use cryptoki::session::Session;
+use cryptoki::types::Ulong;
+use sha2::{Digest as _, Sha256};
+
+use super::admission;
+use super::fault::Fault;
+use super::public;
+
+/// The size of new RSA keys. RFC 7518 section 3.3 demands at least 2048; larger keys make each signature several times slower, and rotation
+/// replaces a key years before its size matters.
+const RSA_BITS: u64 = 2048;
+/// 65537, the public exponent that every device accepts.
+const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
+/// The length of `CKA_ID`: 160 bits, as many as a SHA-1 key identifier, which every device has room for.
+const ID_LENGTH: usize = 20;
+/// The most private keys that are listed of one token; more mean that something other than Claviger fills it.
+const MOST_LISTED: usize = 65_536;
+
+/// A key pair of the token.
+pub(super) struct Found {
+    pub(super) private: ObjectHandle,
+    pub(super) shape: KeyShape,
+    pub(super) public: PublicKey,
+    label: String,
+}
+
+impl Found {
+    /// The length of an RSA modulus in bytes; 0 for curves.
+    pub(super) fn modulus(&self) -> usize {
+        self.public.rsa_components().map_or(0, |(modulus, _)| modulus.len())
+    }
+}
+
+/// The `CKA_ID` of the key with this name: derived, so that creating is find-or-create.
+pub(super) fn id_of(name: &KeyName) -> Vec<u8> {
+    Sha256::digest(name.as_str().as_bytes())[..ID_LENGTH].to_vec()
+}
+
+/// Finds the one private key with this id, and its public half; `None` if there is no private key.
+pub(super) fn find(session: &Session, id: &[u8]) -> Result<Option<Found>, Fault> {
+    let Some(private) = find_private(session, id)? else { return Ok(None) };
+    let wanted = [
+        AttributeType::KeyType,
+        AttributeType::EcParams,
+        AttributeType::EcPoint,
+        AttributeType::Modulus,
+        AttributeType::PublicExponent,
+        AttributeType::Label,
+    ];
+    let inner = session.get_attributes(private, &wanted)?;
+    let wrong = |reason: String| Fault::Refused(format!("the key with id {}: {reason}", hex(id)));
+    let outer = match sole(session, ObjectClass::PUBLIC_KEY, id)? {
+        Some(public) => session.get_attributes(public, &wanted)?,
+        None => Vec::new(),
+    };
+    // Some devices show the curve on the public half alone.
+    let shape =
+        public::shape(&inner).or_else(|reason| if outer.is_empty() { Err(reason) } else { public::shape(&outer) }).map_err(wrong)?;
+    if !outer.is_empty() && public::shape(&outer) != Ok(shape) {
+        return Err(wrong("its public half is of another kind".to_owned()));
+    }
+    let halves = (public::public_key(shape, &inner).map_err(wrong)?, public::public_key(shape, &outer).map_err(wrong)?);
+    let public = match halves {
+        (Some(inner), Some(outer)) if inner != outer => return Err(wrong("its public half belongs to another key".to_owned())),
+        (_, Some(public)) | (Some(public), None) => public,
+        (None, None) => return Err(wrong("the token shows no public half of it".to_owned())),
+    };
+    Ok(Some(Found { private, shape, public, label: label(&inner) }))
+}
+
+/// Makes a key pair with this name; durable when it returns.
+pub(super) fn generate(session: &Session, name: &KeyName, shape: KeyShape) -> Result<(), Fault> {
+    let id = id_of(name);
+    // A second public half with this id could never be told from the first one; and nothing is deleted that nobody asked to delete.
+    if sole(session, ObjectClass::PUBLIC_KEY, &id)?.is_some() {
+        let text = format!("the token has a public key with the id {} but no private one; remove it with the vendor's tool", hex(&id));
+        return Err(Fault::Refused(text));
+    }
+    let private = private_template(name, &id);
+    let (mechanism, forms) = match shape {
+        KeyShape::Rsa => {
+            let size = [Attribute::ModulusBits(Ulong::new(RSA_BITS)), Attribute::PublicExponent(RSA_EXPONENT.to_vec())];
+            let public = [public_template(name, &id).as_slice(), &size].concat();
+            session.generate_key_pair(&Mechanism::RsaPkcsKeyPairGen, &public, &private)?;
+            return Ok(());
+        }
+        KeyShape::Ed25519 => (Mechanism::EccEdwardsKeyPairGen, public::curve_names(shape)),
+        KeyShape::P256 | KeyShape::P384 | KeyShape::P521 => (Mechanism::EccKeyPairGen, public::curve_names(shape)),
+    };
+    let mut outcome = Err(Fault::Refused("no form of the curve's name is known".to_owned()));
+    for form in forms {
+        let public = [public_template(name, &id).as_slice(), &[Attribute::EcParams(form.to_vec())]].concat();
+        outcome = session.generate_key_pair(&mechanism, &public, &private).map(drop).map_err(Fault::from);
+        if !outcome.as_ref().is_err_and(|fault: &Fault| fault.code().is_some_and(blames_curve)) {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Reads a private key back and admits it, or says everything that is wrong with it.
+pub(super) fn admit(session: &Session, found: &Found, name: &KeyName, shape: KeyShape) -> Result<BTreeMap<String, String>, Fault> {
+    let attributes = session.get_attributes(found.private, &admission::attributes_to_read())?;
+    let (mut record, mut reasons) = match admission::admit(&attributes) {
+        Ok(record) => (record, Vec::new()),
+        Err(reasons) => (BTreeMap::new(), reasons),
+    };
+    if found.shape != shape {
+        reasons.push(format!("it is a key of kind {:?}, not {shape:?}", found.shape));
+    }
+    if found.label != name.as_str() {
+        reasons.push(format!("its label is {:?}", found.label));
+    }
+    if !reasons.is_empty() {
+        return Err(Fault::Refused(format!("key {name} cannot be admitted: {}", reasons.join("; "))));
+    }
+    record.insert("label".to_owned(), found.label.clone());
+    Ok(record)
+}
+
+/// The private key with this id, whatever it is.
+pub(super) fn find_private(session: &Session, id: &[u8]) -> Result<Option<ObjectHandle>, Fault> {
+    sole(session, ObjectClass::PRIVATE_KEY, id)
+}
+
+/// Destroys the private key with this id and its public half; does nothing if there is none.
+pub(super) fn destroy(session: &Session, id: &[u8]) -> Result<(), Fault> {
+    // The private half first: if the rest fails, the key is unusable all the same.
+    for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+        if let Some(object) = sole(session, class, id)? {
+            session.destroy_object(object)?;
+        }
+    }
+    Ok(())
+}
+
+/// The names and ids of all private keys whose label is a name of this installation, sorted.
+pub(super) fn list(session: &Session, installation: &str) -> Result<Vec<(KeyName, Vec<u8>)>, Fault> {
+    let all = session.iter_objects(&[Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Token(true)])?;
+    let objects = all.take(MOST_LISTED + 1).collect::<Result<Vec<_>, _>>()?;
+    if objects.len() > MOST_LISTED {
+        return Err(Fault::Refused(format!("the token holds more than {MOST_LISTED} private keys")));
+    }
+    let mut names = Vec::new();
+    for object in objects {
+        let attributes = session.get_attributes(object, &[AttributeType::Label, AttributeType::Id])?;
+        let id = attributes.iter().find_map(|attribute| match attribute {
+            Attribute::Id(id) => Some(id.clone()),
+            _ => None,
+        });
+        if let (Ok(name), Some(id)) = (label(&attributes).parse::<KeyName>(), id)
+            && name.installation() == installation
+        {
+            names.push((name, id));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Lower-case hex: the form of a locator.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('?');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// The `CKA_ID` in a locator, if it is one of this adapter.
+pub(super) fn id_in(locator: &str) -> Option<Vec<u8>> {
+    let id = locator.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    let id = id.collect::<Option<Vec<_>>>()?;
+    (id.len() == ID_LENGTH && hex(&id) == locator).then_some(id)
+}
+
+/// The object of this class and id; more than one is never a choice to make.
+fn sole(session: &Session, class: ObjectClass, id: &[u8]) -> Result<Option<ObjectHandle>, Fault> {
+    let search = session.iter_objects(&[Attribute::Class(class), Attribute::Token(true), Attribute::Id(id.to_vec())])?;
+    let objects = search.take(2).collect::<Result<Vec<_>, _>>()?;
+    match objects.as_slice() {
+        [] => Ok(None),
+        [object] => Ok(Some(*object)),
+        _ => Err(Fault::Refused(format!("more than one key has the id {}; remove the wrong one with the vendor's tool", hex(id)))),
+    }
+}
+
+/// A key that can sign, and nothing else, and never changes.
+fn private_template(name: &KeyName, id: &[u8]) -> Vec<Attribute> {
+    vec![
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Sign(true),
+        Attribute::SignRecover(false),
+        Attribute::Decrypt(false),
+        Attribute::Unwrap(false),
+        Attribute::Derive(false),
+        Attribute::Copyable(false),
+        Attribute::Modifiable(false),
+        Attribute::Label(name.as_str().as_bytes().to_vec()),
+        Attribute::Id(id.to_vec()),
+    ]
+}
+
+fn public_template(name: &KeyName, id: &[u8]) -> Vec<Attribute> {
+    vec![
+        Attribute::Token(true),
+        Attribute::Private(false),
+        Attribute::Verify(true),
+        Attribute::Modifiable(false),
+        Attribute::Label(name.as_str().as_bytes().to_vec()),
+        Attribute::Id(id.to_vec()),
+    ]
+}
+
+fn label(attributes: &[Attribute]) -> String {
+    let bytes = attributes.iter().find_map(|attribute| match attribute {
+        Attribute::Label(bytes) => Some(bytes.as_slice()),
+        _ => None,
+    });
+    String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+}
+
+/// Whether another form of the curve's name may be worth a try.
+fn blames_curve(code: RvError) -> bool {
+    use RvError as R;
+    matches!(code, R::CurveNotSupported | R::DomainParamsInvalid | R::AttributeValueInvalid | R::TemplateInconsistent | R::ArgumentsBad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locator_is_the_id_and_nothing_else() {
+        let name = "prod.access.1-00c0ffee".parse().unwrap();
+        let id = id_of(&name);
+        assert_eq!(id_in(&hex(&id)), Some(id));
+        for bad in ["", "00", "zz", "+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1", &"AB".repeat(20), &"ab".repeat(21), &"é".repeat(20)] {
+            assert_eq!(id_in(bad), None, "{bad}");
+        }
+    }
+}

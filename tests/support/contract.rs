@@ -1,0 +1,182 @@
+//! The contract of [`Keystore`], as checks that every adapter must pass.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
+use aws_lc_rs::signature as s;
+use claviger::clock::{Clock, Monotonic, SystemClock};
+use claviger::keystore::{Input, Keystore, KeystoreError, Locator, Made};
+use claviger_audit::Algorithm;
+use claviger_audit::algorithm::HashFunction;
+use claviger_audit::jwk::PublicKey;
+use claviger_audit::names::KeyName;
+
+/// How long a signature may take here: generous, because a loaded machine must not fail a test.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How many callers sign at the same time.
+const CALLERS: u8 = 32;
+
+/// A keystore under test, and the clock that it was given.
+pub(crate) struct Contract {
+    /// The keystore.
+    pub(crate) keystore: Arc<dyn Keystore>,
+    /// Its clock.
+    pub(crate) clock: Arc<SystemClock>,
+}
+
+impl Contract {
+    /// Runs every check. The keystore is empty before, and holds no key of the installations used here after.
+    pub(crate) async fn check_all(&self) {
+        self.keystore.health().await.expect("a usable keystore");
+        for (number, algorithm) in (1..).zip(Algorithm::ALL) {
+            self.check_algorithm(number, algorithm).await;
+        }
+        self.check_many_callers().await;
+        self.check_inventory().await;
+        self.check_absent().await;
+        self.keystore.health().await.expect("still usable");
+    }
+
+    /// Creating finds what it created, the key signs, wrong input is refused, destroying is final and may be repeated.
+    async fn check_algorithm(&self, number: u32, algorithm: Algorithm) {
+        let name = KeyName::new("contract", "algorithms", number, 0xc0ff_ee00).expect("a well-formed name");
+        let made = self.keystore.create(&name, algorithm).await.unwrap_or_else(|error| panic!("{algorithm}: {error}"));
+        assert!(made.public.fits(algorithm) && made.public.check().is_ok(), "{algorithm}: {:?}", made.public);
+        assert!(!made.attributes.is_empty(), "{algorithm}: admission leaves a record");
+        let again = self.keystore.create(&name, algorithm).await.expect("found again");
+        assert_eq!((&again.public, &again.locator), (&made.public, &made.locator), "{algorithm}");
+
+        self.sign_and_verify(&made, algorithm, b"a message").await;
+        self.check_input(&made, algorithm).await;
+        let past = self.clock.monotonic();
+        let outcome = self.keystore.sign(&made.locator, algorithm, input(algorithm, b"late"), past).await;
+        assert_eq!(outcome.expect_err("no signature"), KeystoreError::Unanswered, "{algorithm}");
+
+        self.keystore.destroy(&made.locator).await.expect("destroyed");
+        let outcome = self.keystore.sign(&made.locator, algorithm, input(algorithm, b"gone"), self.deadline()).await;
+        assert!(matches!(outcome, Err(KeystoreError::Gone(_))), "{algorithm}: {outcome:?}");
+        self.keystore.destroy(&made.locator).await.expect("destroyed already");
+        let fresh = self.keystore.create(&name, algorithm).await.expect("made anew");
+        assert_ne!(fresh.public, made.public, "{algorithm}: a destroyed key does not come back");
+        self.keystore.destroy(&fresh.locator).await.expect("destroyed");
+    }
+
+    /// A digest of any other length, and the other kind of input, are refused, not signed.
+    async fn check_input(&self, made: &Made, algorithm: Algorithm) {
+        let exact = algorithm.hash().map(HashFunction::digest_length);
+        let wrong = [0, 20, 31, 32, 33, 48, 64, 100].into_iter().filter(|length| Some(*length) != exact);
+        let mut inputs = wrong.map(|length| Input::Digest(vec![7; length])).collect::<Vec<_>>();
+        if exact.is_some() {
+            inputs.push(Input::Message(vec![7; 32]));
+        }
+        for input in inputs {
+            let outcome = self.keystore.sign(&made.locator, algorithm, input.clone(), self.deadline()).await;
+            assert!(matches!(outcome, Err(KeystoreError::Rejected(_))), "{algorithm} {input:?}: {outcome:?}");
+        }
+        let other = Algorithm::ALL.into_iter().find(|other| other.key_shape() != algorithm.key_shape()).expect("there are other shapes");
+        let outcome = self.keystore.sign(&made.locator, other, self::input(other, b"x"), self.deadline()).await;
+        assert!(matches!(outcome, Err(KeystoreError::Rejected(_))), "{other} with a key for {algorithm}: {outcome:?}");
+    }
+
+    /// Many callers with two keys at once: each gets a signature of its own message by its own key.
+    async fn check_many_callers(&self) {
+        let mut keys = Vec::new();
+        for number in [1, 2] {
+            let name = KeyName::new("contract", "many", number, 1).expect("a well-formed name");
+            keys.push(self.keystore.create(&name, Algorithm::ES256).await.expect("made"));
+        }
+        let callers = (0..CALLERS).map(|caller| {
+            let (keystore, key, deadline) = (Arc::clone(&self.keystore), keys[usize::from(caller % 2)].clone(), self.deadline());
+            tokio::spawn(async move {
+                for round in 0..4 {
+                    let message = [caller, round];
+                    let signature = keystore.sign(&key.locator, Algorithm::ES256, input(Algorithm::ES256, &message), deadline).await;
+                    verify(&key.public, Algorithm::ES256, &message, &signature.expect("signed").bytes);
+                }
+            })
+        });
+        for caller in callers.collect::<Vec<_>>() {
+            caller.await.expect("every caller was served");
+        }
+        for key in keys {
+            self.keystore.destroy(&key.locator).await.expect("destroyed");
+        }
+    }
+
+    /// The inventory of an installation is exactly its own keys, sorted, even beside one whose name begins alike.
+    async fn check_inventory(&self) {
+        let mut made = BTreeSet::new();
+        for (installation, number) in [("mine", 2), ("mine", 1), ("mine-too", 1)] {
+            let name = KeyName::new(installation, "listed", number, 7).expect("a well-formed name");
+            let locator = self.keystore.create(&name, Algorithm::ES256).await.expect("made").locator;
+            made.insert((name, locator.as_str().to_owned()));
+        }
+        let listed = self.keystore.inventory("mine").await.expect("listed");
+        let listed = listed.into_iter().map(|(name, locator)| (name, locator.as_str().to_owned())).collect::<Vec<_>>();
+        let own = made.iter().filter(|(name, _)| name.installation() == "mine").cloned().collect::<Vec<_>>();
+        assert_eq!(listed, own);
+        for (_, locator) in made {
+            self.keystore.destroy(&Locator::new(locator)).await.expect("destroyed");
+        }
+        assert!(self.keystore.inventory("mine").await.expect("listed").is_empty());
+    }
+
+    /// A locator of another kind is refused, whatever is asked of it.
+    async fn check_absent(&self) {
+        let strange = Locator::new("no such thing");
+        let outcome = self.keystore.sign(&strange, Algorithm::ES256, input(Algorithm::ES256, b"x"), self.deadline()).await;
+        assert!(matches!(outcome, Err(KeystoreError::Rejected(_) | KeystoreError::Gone(_))), "{outcome:?}");
+    }
+
+    /// Signs with a key and verifies the signature with its public half.
+    pub(crate) async fn sign_and_verify(&self, made: &Made, algorithm: Algorithm, message: &[u8]) {
+        let outcome = self.keystore.sign(&made.locator, algorithm, input(algorithm, message), self.deadline()).await;
+        let signature = outcome.unwrap_or_else(|error| panic!("{algorithm}: {error}"));
+        verify(&made.public, algorithm, message, &signature.bytes);
+    }
+
+    /// A deadline that is far enough.
+    pub(crate) fn deadline(&self) -> Monotonic {
+        self.clock.monotonic().plus(PATIENCE)
+    }
+}
+
+/// The message, hashed once as the algorithm wants it.
+pub(crate) fn input(algorithm: Algorithm, message: &[u8]) -> Input {
+    let hash = match algorithm.hash() {
+        None => return Input::Message(message.to_vec()),
+        Some(HashFunction::Sha256) => &SHA256,
+        Some(HashFunction::Sha384) => &SHA384,
+        Some(HashFunction::Sha512) => &SHA512,
+    };
+    Input::Digest(digest(hash, message).as_ref().to_vec())
+}
+
+/// Verifies a JOSE signature over the message with a library that had no part in making it.
+pub(crate) fn verify(public: &PublicKey, algorithm: Algorithm, message: &[u8], signature: &[u8]) {
+    let rsa: Option<&s::RsaParameters> = match algorithm {
+        Algorithm::RS256 => Some(&s::RSA_PKCS1_2048_8192_SHA256),
+        Algorithm::RS384 => Some(&s::RSA_PKCS1_2048_8192_SHA384),
+        Algorithm::RS512 => Some(&s::RSA_PKCS1_2048_8192_SHA512),
+        Algorithm::PS256 => Some(&s::RSA_PSS_2048_8192_SHA256),
+        Algorithm::PS384 => Some(&s::RSA_PSS_2048_8192_SHA384),
+        Algorithm::PS512 => Some(&s::RSA_PSS_2048_8192_SHA512),
+        _ => None,
+    };
+    let outcome = match (rsa, public.rsa_components(), public.raw_point()) {
+        (Some(parameters), Some((n, e)), None) => s::RsaPublicKeyComponents { n, e }.verify(parameters, message, signature),
+        (None, None, Some(point)) => {
+            let curve: &dyn s::VerificationAlgorithm = match algorithm {
+                Algorithm::ES256 => &s::ECDSA_P256_SHA256_FIXED,
+                Algorithm::ES384 => &s::ECDSA_P384_SHA384_FIXED,
+                Algorithm::ES512 => &s::ECDSA_P521_SHA512_FIXED,
+                _ => &s::ED25519,
+            };
+            s::UnparsedPublicKey::new(curve, point).verify(message, signature)
+        }
+        _ => panic!("{algorithm} and this public key do not belong together"),
+    };
+    outcome.unwrap_or_else(|_| panic!("{algorithm}: the signature does not verify"));
+}
