@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod jose;
+pub mod journal;
 pub mod keystore;
 pub mod policy;
 pub mod refusal;

@@ -1,0 +1,363 @@
+//! Checkpoints: what the disk holds, read a second time, folded, compared with what the writer meant, and signed.
+//!
+//! In scope: when a checkpoint is cut, the second pass, and the files `frontier`, `checkpoint` and one checkpoint per sealed segment. Out of
+//! scope: the key (a [`SignNote`] asks the keystore) and witnesses. A checkpoint that cannot be signed delays nothing; it is counted and
+//! logged. One that differs is never signed: the log is dead.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use claviger_audit::checkpoint::Checkpoint;
+use claviger_audit::merkle::{Frontier, Hash, leaf_hash};
+use claviger_audit::note::{MAX_NOTE, Note, VerifierKey, signed_note};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::Head;
+use super::disk::{Disk, replace};
+use super::file::{Place, segment_name};
+use super::shared::{Shared, Waiter};
+
+/// A checkpoint is cut this long after the one before, if records came.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long a keystore may take for one signature before the checkpoint is given up.
+const SIGN_DEADLINE: Duration = Duration::from_secs(30);
+/// How much of a segment is read at once: many lines, for none may be longer than 65,535 bytes.
+const CHUNK: usize = 1 << 20;
+/// Most sealed segments that wait for their checkpoint while the keystore is dead; the oldest go without one of their own.
+const MOST_UNSIGNED: usize = 1024;
+/// First line of the `frontier` file.
+const FRONTIER_FORM: &str = "claviger frontier v1";
+pub(super) const CHECKPOINT: &str = "checkpoint";
+pub(super) const FRONTIER: &str = "frontier";
+
+/// A future that somebody else made.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Signs the text of a note with the log's key: the raw 64 bytes, of Ed25519 (RFC 8032) over the text, or of ECDSA P-256 (`r || s`) over its
+/// SHA-256. The error says what the keystore said.
+pub type SignNote = Arc<dyn Fn(Vec<u8>) -> BoxFuture<Result<Vec<u8>, String>> + Send + Sync>;
+
+/// Why there is no new checkpoint.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The keystore did not sign, or not validly. It is tried again every second.
+    #[error("the checkpoint was not signed: {0}; it is tried again every second")]
+    Unsigned(String),
+    /// A file could not be read or written. It is tried again every second.
+    #[error("the checkpoint could not be made or stored: {0}; it is tried again every second")]
+    Disk(String),
+    /// The log is dead.
+    #[error("the log takes no more records until a restart: {0}")]
+    Dead(String),
+    /// The checkpointer has ended with its log, or too many wait for it.
+    #[error("no checkpoint is made any more: the log was stopped, or too many wait for one")]
+    Unavailable,
+}
+
+/// A prefix of the log: its frontier, and where in the files it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Covered {
+    pub(super) frontier: Frontier,
+    /// First sequence number of the segment that holds the last covered record.
+    pub(super) segment: u64,
+    /// Where in that segment the next line begins.
+    pub(super) offset: u64,
+}
+
+impl Covered {
+    fn line(&self) -> String {
+        let hashes = self.frontier.edge().iter().map(|hash| format!(" {hash}"));
+        format!("{} {} {}{}\n", self.frontier.size(), self.segment, self.offset, hashes.collect::<String>())
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let mut number = || words.next()?.parse().ok();
+        let (size, segment, offset) = (number()?, number()?, number()?);
+        let edge: Vec<Hash> = words.map(|word| word.parse().ok()).collect::<Option<_>>()?;
+        Some(Self { frontier: Frontier::from_parts(size, edge).ok()?, segment, offset })
+    }
+}
+
+/// The stored frontier that belongs to the checkpoint. The file holds the one before as well, for the crash between two renames; one that
+/// fits neither is as good as none, because the log itself can always be folded again.
+pub(super) fn stored_frontier(disk: &dyn Disk, folder: &Path, checkpoint: (u64, Hash)) -> io::Result<Option<Covered>> {
+    let bytes = match disk.read(&folder.join(FRONTIER), 0, CHUNK) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let entries = text.strip_prefix(FRONTIER_FORM).unwrap_or_default().lines().filter_map(Covered::parse);
+    Ok(entries.into_iter().find(|entry| (entry.frontier.size(), entry.frontier.root()) == checkpoint && entry.offset > 0))
+}
+
+/// Size and root of the newest checkpoint, after checking who signed it; `None` if there is no checkpoint yet.
+pub(super) fn stored_checkpoint(disk: &dyn Disk, folder: &Path, key: &VerifierKey) -> Result<Option<(u64, Hash)>, String> {
+    let bytes = match disk.read(&folder.join(CHECKPOINT), 0, MAX_NOTE + 1) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|error| error.to_string())?,
+    };
+    let note = Note::parse(&bytes).map_err(|error| error.to_string())?;
+    let (checkpoint, _) = Checkpoint::from_note(&note, key.name(), std::slice::from_ref(key)).map_err(|error| error.to_string())?;
+    Ok(Some((checkpoint.size, checkpoint.root)))
+}
+
+/// Everything that is needed to begin making checkpoints of an open log.
+pub struct Coverage {
+    pub(super) place: Place,
+    pub(super) shared: Arc<Shared>,
+    pub(super) key: VerifierKey,
+    pub(super) covered: Covered,
+}
+
+impl Coverage {
+    /// Starts the thread that makes the checkpoints; `runtime` runs what `sign` returns. It ends with the log.
+    pub fn start(self, sign: SignNote, runtime: Handle) -> io::Result<Checkpointer> {
+        let Self { place, shared, key, covered } = self;
+        let counts = Arc::new(Counts { signed: AtomicU64::new(covered.frontier.size()), failures: AtomicU64::new(0) });
+        let handle = Checkpointer { shared: Arc::clone(&shared), counts: Arc::clone(&counts) };
+        let name = format!("checkpoint-{}", place.kind.name());
+        let pass = Pass {
+            place,
+            shared,
+            key,
+            signed: covered.clone(),
+            folded: covered,
+            sealed: VecDeque::new(),
+            sign,
+            runtime,
+            counts,
+            failing: false,
+        };
+        std::thread::Builder::new().name(name).spawn(move || pass.run())?;
+        Ok(handle)
+    }
+}
+
+struct Counts {
+    signed: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// A handle to the thread that makes the checkpoints of one log.
+#[derive(Clone)]
+pub struct Checkpointer {
+    shared: Arc<Shared>,
+    counts: Arc<Counts>,
+}
+
+impl Checkpointer {
+    /// Makes a checkpoint of what is durable now, unless there is one, and says how many records it covers.
+    pub async fn checkpoint_now(&self) -> Result<u64, CheckpointError> {
+        let size = self.shared.head().size;
+        let (waiter, answer) = oneshot::channel();
+        if self.shared.bell.ask(waiter) {
+            return answer.await.unwrap_or(Err(CheckpointError::Unavailable));
+        }
+        if self.covered() >= size { Ok(self.covered()) } else { Err(CheckpointError::Unavailable) }
+    }
+
+    /// How many records the newest checkpoint covers.
+    pub fn covered(&self) -> u64 {
+        self.counts.signed.load(Ordering::Acquire)
+    }
+
+    /// How often a checkpoint could not be made.
+    pub fn failures(&self) -> u64 {
+        self.counts.failures.load(Ordering::Relaxed)
+    }
+}
+
+/// The thread's state.
+struct Pass {
+    place: Place,
+    shared: Arc<Shared>,
+    key: VerifierKey,
+    /// What the newest signed checkpoint covers.
+    signed: Covered,
+    /// What was read back and found equal to what the writer meant.
+    folded: Covered,
+    /// Sealed segments that have no checkpoint of their own yet: first sequence number and frontier at their end.
+    sealed: VecDeque<(u64, Frontier)>,
+    sign: SignNote,
+    runtime: Handle,
+    counts: Arc<Counts>,
+    failing: bool,
+}
+
+/// Why bytes could not be folded.
+enum Unfolded {
+    Read(io::Error),
+    Differs(String),
+}
+
+impl Pass {
+    fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let wishes = shared.bell.wait(EVERY);
+            let waiters = shared.bell.waiters();
+            let made = self.make();
+            self.report(&made);
+            let ends = wishes.stop || matches!(made, Err(CheckpointError::Dead(_)));
+            let late = if ends { shared.bell.close() } else { Vec::new() };
+            answer(waiters.into_iter().chain(late), &made);
+            if ends {
+                return;
+            }
+        }
+    }
+
+    fn report(&mut self, made: &Result<u64, CheckpointError>) {
+        let log = &self.shared.origin;
+        match made {
+            Ok(size) if self.failing => tracing::info!(%log, size, "checkpoints are signed again"),
+            Ok(_) => {}
+            Err(error) => {
+                self.counts.failures.fetch_add(1, Ordering::Relaxed);
+                // Once per outage, not once a second; the count goes on.
+                if !self.failing {
+                    tracing::warn!(%log, %error, "no checkpoint; records go on, uncovered");
+                }
+            }
+        }
+        self.failing = made.is_err();
+    }
+
+    /// One checkpoint of what is durable now, if there is anything new.
+    fn make(&mut self) -> Result<u64, CheckpointError> {
+        if let Some(reason) = self.shared.poisoned() {
+            return Err(CheckpointError::Dead(reason.to_string()));
+        }
+        let head = self.shared.head();
+        self.fold(head)?;
+        while let Some((first, frontier)) = self.sealed.front() {
+            let note = self.signed_checkpoint(frontier)?;
+            let name = format!("{first:020}.checkpoint");
+            self.store(&name, note.as_bytes())?;
+            self.sealed.pop_front();
+        }
+        if self.signed.frontier.size() < self.folded.frontier.size() {
+            let note = self.signed_checkpoint(&self.folded.frontier)?;
+            // The frontier first: a checkpoint must never be newer than what it can be extended from.
+            let frontiers = format!("{FRONTIER_FORM}\n{}{}", self.signed.line(), self.folded.line());
+            self.store(FRONTIER, frontiers.as_bytes())?;
+            self.store(CHECKPOINT, note.as_bytes())?;
+            self.signed = self.folded.clone();
+            self.counts.signed.store(self.signed.frontier.size(), Ordering::Release);
+        }
+        Ok(self.signed.frontier.size())
+    }
+
+    fn store(&self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let place = &self.place;
+        replace(place.disk.as_ref(), &place.folder, name, bytes).map_err(|error| CheckpointError::Disk(format!("{name}: {error}")))
+    }
+
+    /// The second pass: what the disk holds must be what the writer hashed.
+    fn fold(&mut self, head: Head) -> Result<(), CheckpointError> {
+        let mut next = self.folded.clone();
+        let mut sealed = Vec::new();
+        let read = read_to(&self.place, &mut next, head.size, &mut sealed);
+        let agreed = read.and_then(|()| {
+            let root = next.frontier.root();
+            let differs =
+                || Unfolded::Differs(format!("the disk holds the root {root} at size {}, the writer meant {}", head.size, head.root));
+            if root == head.root { Ok(()) } else { Err(differs()) }
+        });
+        match agreed {
+            Ok(()) => {
+                self.folded = next;
+                self.sealed.extend(sealed);
+                let surplus = self.sealed.len().saturating_sub(MOST_UNSIGNED);
+                self.sealed.drain(..surplus);
+                Ok(())
+            }
+            Err(Unfolded::Read(error)) => Err(CheckpointError::Disk(error.to_string())),
+            Err(Unfolded::Differs(reason)) => {
+                self.shared.poison(&reason);
+                Err(CheckpointError::Dead(reason))
+            }
+        }
+    }
+
+    fn signed_checkpoint(&self, frontier: &Frontier) -> Result<String, CheckpointError> {
+        let text = Checkpoint::new(self.key.name(), frontier.size(), frontier.root()).to_string();
+        let signature = (self.sign)(text.clone().into_bytes());
+        let answered = self.runtime.block_on(async { tokio::time::timeout(SIGN_DEADLINE, signature).await });
+        let late = |_| CheckpointError::Unsigned(format!("the keystore did not answer within {} s", SIGN_DEADLINE.as_secs()));
+        let raw = answered.map_err(late)?.map_err(CheckpointError::Unsigned)?;
+        let wrong = |raw: Vec<u8>| CheckpointError::Unsigned(format!("the keystore gave {} bytes, not the 64 of a signature", raw.len()));
+        let raw: [u8; 64] = raw.try_into().map_err(wrong)?;
+        let note = signed_note(&text, &[(&self.key, raw)]).map_err(|error| CheckpointError::Unsigned(error.to_string()))?;
+        Ok(note.to_string())
+    }
+}
+
+fn answer(waiters: impl Iterator<Item = Waiter>, made: &Result<u64, CheckpointError>) {
+    for waiter in waiters {
+        // Who stopped waiting needs no answer.
+        let _ = waiter.send(made.clone());
+    }
+}
+
+/// Folds the lines from `at` on until it has `size` leaves. Every segment that ends on the way is added to `sealed`.
+fn read_to(place: &Place, at: &mut Covered, size: u64, sealed: &mut Vec<(u64, Frontier)>) -> Result<(), Unfolded> {
+    while at.frontier.size() < size {
+        let path = place.folder.join(segment_name(at.segment));
+        let chunk = place.disk.read(&path, at.offset, CHUNK).map_err(Unfolded::Read)?;
+        let mut lines = chunk.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+        let before = at.frontier.size();
+        for line in lines.by_ref().take(usize::try_from(size - before).unwrap_or(usize::MAX)) {
+            at.frontier.push(leaf_hash(line));
+            at.offset += line.len() as u64 + 1;
+        }
+        if at.frontier.size() > before {
+            continue;
+        }
+        if !chunk.is_empty() || at.segment == before {
+            return Err(Unfolded::Differs(format!("{} holds no record {before}, which was synced", path.display())));
+        }
+        sealed.push((at.segment, at.frontier.clone()));
+        (at.segment, at.offset) = (before, 0);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::disk::LocalDisk;
+
+    fn covered(size: u64) -> Covered {
+        let mut frontier = Frontier::new();
+        frontier.extend((0..size).map(|leaf| Hash::digest(&leaf.to_be_bytes())));
+        Covered { frontier, segment: 3, offset: 100 * size }
+    }
+
+    #[test]
+    fn the_frontier_of_either_checkpoint_is_found_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let find = |checkpoint| stored_frontier(&LocalDisk, folder.path(), checkpoint).unwrap();
+        let named = |covered: &Covered| (covered.frontier.size(), covered.frontier.root());
+        let (before, now, other) = (covered(5), covered(7), covered(6));
+        assert_eq!(find(named(&now)), None);
+        let text = format!("{FRONTIER_FORM}\n{}{}", before.line(), now.line());
+        replace(&LocalDisk, folder.path(), FRONTIER, text.as_bytes()).unwrap();
+        assert_eq!(find(named(&now)), Some(now.clone()));
+        // A crash between the two renames leaves the checkpoint that came before.
+        assert_eq!(find(named(&before)), Some(before.clone()));
+        assert_eq!(find(named(&other)), None);
+        assert_eq!(find((7, before.frontier.root())), None);
+        // What was damaged is as good as none.
+        replace(&LocalDisk, folder.path(), FRONTIER, &text.as_bytes()[..text.len() - 40]).unwrap();
+        assert_eq!(find(named(&now)), None);
+    }
+}
