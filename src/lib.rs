@@ -1,6 +1,7 @@
 //! Claviger keeps signing keys in a keystore, signs for callers whom a policy permits, rotates keys with overlap, and proves every use.
 
 pub mod clock;
+pub mod config;
 pub mod jose;
 pub mod journal;
 pub mod keystore;
