@@ -1,0 +1,153 @@
+//! `claviger doctor`: look at everything, and say what is wrong and what to do.
+//!
+//! In scope: which things are looked at, and the verdict. Out of scope: repairing anything. A running daemon is asked; keystores are opened
+//! here only while no daemon holds the state folder.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use claviger_audit::keyrings::Keyrings;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::exit;
+use super::output::{self, Format, Outcome};
+use crate::clock::Clock;
+use crate::config::{self, Config, files};
+use crate::daemon::{self, setup};
+use crate::inspect::{self, Finding};
+use crate::journal::peek;
+use crate::journal::state::StateError;
+
+/// Less free space than this is a finding: the log stops when the disk is full.
+const LEAST_FREE_PERCENT: u64 = 10;
+
+pub(super) async fn run(file: &Path, client: Option<Client>, clock: Arc<dyn Clock>, format: Format) -> Outcome {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(error) => return Ok(verdict(&[Finding::new("configuration", Err(error.to_string()))], format)),
+    };
+    let mut findings = vec![Finding::new("configuration", Ok(format!("{} can be kept", file.display())))];
+    findings.push(policies(&config));
+    findings.extend(tls(&config));
+    findings.push(state_folder(&config));
+    findings.push(disk(&config));
+    match inspect::lock(&config) {
+        Ok(_lock) => {
+            findings.push(Finding::new("daemon", Ok("not running; keystores are opened here".to_owned())));
+            let keyrings = peek::keyrings(&config.state);
+            let clock_state = keyrings.as_ref().ok().map(Keyrings::last_time);
+            findings
+                .push(Finding::new("key log", keyrings.as_ref().map(|k| format!("{} records, replayed", k.size())).map_err(Clone::clone)));
+            if let Some(last) = clock_state {
+                let late = last.since(clock.wall());
+                let state = if late.is_zero() {
+                    Ok("not behind the last record".to_owned())
+                } else {
+                    Err(format!("the clock stands {late:?} before the last record: set it right"))
+                };
+                findings.push(Finding::new("clock", state));
+            }
+            findings.extend(inspect::keystores(&config, keyrings.as_ref().ok(), &clock).await);
+        }
+        Err(StateError::Locked { pid, .. }) => findings.extend(running(client, &pid).await),
+        Err(error) => findings.push(Finding::new("state folder", Err(error.to_string()))),
+    }
+    Ok(verdict(&findings, format))
+}
+
+fn policies(config: &Config) -> Finding {
+    let loaded = files::policies(&config.policies).map_err(|error| error.to_string());
+    let state = loaded.and_then(|files| setup::policies(config, None, &files).map_err(|errors| setup::problems(&errors)));
+    let state = state.and_then(|policies| match policies.lint().as_slice() {
+        [] => Ok(format!("{} are valid", policies.len())),
+        findings => Err(findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    });
+    Finding::new("policies", state)
+}
+
+fn tls(config: &Config) -> Vec<Finding> {
+    let files = config.listeners.iter().filter_map(|listener| Some((listener, listener.tls.as_ref()?)));
+    let look = |(listener, files): (&config::Listener, &config::TlsFiles)| {
+        Finding::new(format!("TLS of {}", listener.bind), daemon::check_tls(files).map(|()| "certificate and key fit".to_owned()))
+    };
+    files.map(look).collect()
+}
+
+fn state_folder(config: &Config) -> Finding {
+    let state = peek::mode(&config.state).and_then(|mode| {
+        if mode & 0o077 == 0 { Ok(format!("mode {mode:04o}")) } else { Err(format!("mode {mode:04o}: others can reach it; make it 0700")) }
+    });
+    Finding::new(format!("state folder {}", config.state.display()), state)
+}
+
+fn disk(config: &Config) -> Finding {
+    let state = peek::free_percent(&config.state).and_then(|percent| {
+        if percent < LEAST_FREE_PERCENT {
+            Err(format!("{percent} % free: make room, the log stops when it is full"))
+        } else {
+            Ok(format!("{percent} % free"))
+        }
+    });
+    Finding::new("disk of the state folder", state)
+}
+
+async fn running(client: Option<Client>, pid: &str) -> Vec<Finding> {
+    let mut findings = vec![Finding::new("daemon", Ok(format!("process {pid} holds the state folder")))];
+    let Some(client) = client else {
+        findings.push(Finding::new("admin socket", Err("the configuration names none; say --socket to ask the daemon".to_owned())));
+        return findings;
+    };
+    let status = match client.get("/admin/status").await {
+        Ok(status) => status,
+        Err(failure) => {
+            findings.push(Finding::new("admin socket", Err(failure.text)));
+            return findings;
+        }
+    };
+    let served = status["jwks"] == "served";
+    let text = status["jwks"].as_str().unwrap_or_default().to_owned();
+    findings.push(Finding::new("JWKS", if served { Ok(text) } else { Err(text) }));
+    for row in rows(&status, "keystores") {
+        let state = if row["answers"] == true { Ok("answers".to_owned()) } else { Err("does not answer; see the daemon's log".to_owned()) };
+        findings.push(Finding::new(format!("keystore {}", output::cell(&row["keystore"])), state));
+    }
+    for row in rows(&status, "keyrings") {
+        let state = if row["ready"] == true { Ok("can sign".to_owned()) } else { Err(output::cell(&row["detail"])) };
+        findings.push(Finding::new(format!("keyring {}", output::cell(&row["keyring"])), state));
+    }
+    if status["policies"].is_null() {
+        findings.push(Finding::new(
+            "policies in force",
+            Err("none: they could not be loaded; correct them and say `claviger policy reload`".to_owned()),
+        ));
+    }
+    for log in ["keys", "uses"] {
+        let row = &status["log"][log];
+        let state = row["dead"]
+            .as_str()
+            .map_or_else(|| Ok(format!("{} records, {} covered by a checkpoint", row["size"], row["covered"])), |why| Err(why.to_owned()));
+        findings.push(Finding::new(format!("log {log}"), state));
+    }
+    findings
+}
+
+fn rows<'a>(status: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    status[name].as_array().into_iter().flatten()
+}
+
+fn verdict(findings: &[Finding], format: Format) -> u8 {
+    let wrong = findings.iter().filter(|finding| finding.state.is_err()).count();
+    if format == Format::Json {
+        let rows = findings.iter().map(|finding| json!({ "what": finding.what, "fine": finding.state.is_ok(), "text": finding.state.as_ref().unwrap_or_else(|text| text) }));
+        output::json(&json!({ "wrong": wrong, "findings": rows.collect::<Vec<_>>() }));
+    } else {
+        let row = |finding: &Finding| match &finding.state {
+            Ok(text) => vec!["fine".to_owned(), finding.what.clone(), text.clone()],
+            Err(text) => vec!["WRONG".to_owned(), finding.what.clone(), text.clone()],
+        };
+        output::table(&["", "what", "how it is"], findings.iter().map(row).collect(), "");
+        output::line(if wrong == 0 { "Nothing is wrong.".to_owned() } else { format!("{wrong} things are wrong.") });
+    }
+    if wrong == 0 { exit::OK } else { exit::FOUND }
+}

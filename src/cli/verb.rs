@@ -1,0 +1,79 @@
+//! What operators' verbs share: asking first, saying what was done, drawing a timeline.
+//!
+//! In scope: the terminal. Out of scope: the verbs themselves.
+
+use std::io::{BufRead as _, IsTerminal as _};
+
+use owo_colors::OwoColorize as _;
+use serde_json::Value;
+
+use super::exit;
+use super::output::{self, Failure, Format, cell};
+
+/// Asks, unless `yes`; where nobody can answer, refuses.
+pub(super) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(exit::DATA, format!("{question}\nNobody can answer here; say --yes.")));
+    }
+    output::remark(format_args!("{question} [yes/no]"));
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    if read.is_ok() && answer.trim() == "yes" { Ok(()) } else { Err(Failure::new(exit::FOUND, "Nothing was done.")) }
+}
+
+/// Says what a verb did, with the records that prove it.
+pub(super) fn report(done: &Value, format: Format) -> u8 {
+    if format == Format::Json {
+        return output::json(done);
+    }
+    let events = done["events"].as_array().cloned().unwrap_or_default();
+    let receipts = done["receipts"].as_array().cloned().unwrap_or_default();
+    for (event, receipt) in events.iter().zip(&receipts) {
+        output::line(format_args!("{} (record {})", event["event"].as_str().unwrap_or_default().bold(), cell(&receipt["seq"])));
+        let shown = ["kid", "from", "to", "key", "withdraw_after", "next_rotation", "until"];
+        for name in shown.iter().filter(|name| event.get(**name).is_some_and(|value| !value.is_null())) {
+            output::line(format_args!("{name:>16}  {}", cell(&event[*name])));
+        }
+        if event["event"] == "key.compromised" && event["to"].is_null() {
+            output::line("Nobody signs for this keyring until a standby is old enough (I1); `claviger keyring plan` shows when.");
+        }
+    }
+    exit::OK
+}
+
+/// How long verifiers may go on trusting a compromised key.
+pub(super) fn exposure(story: &Value) {
+    let stopped = cell(&story["key"]["stopped"]);
+    output::line(format_args!(
+        "It signs nothing since {stopped}. Verifiers that cache as configured forget it within D + e; tokens that it signed live until they expire."
+    ));
+}
+
+/// Draws a timeline: what is done, what is ahead, and what each date hangs on.
+pub(super) fn draw(entries: &Value) {
+    for entry in entries.as_array().into_iter().flatten() {
+        let done = entry["done"] == true;
+        let mark = if done { "●".green().to_string() } else { "○".yellow().to_string() };
+        let at = entry["at"].as_str().map_or_else(|| "no date yet".to_owned(), str::to_owned);
+        let mut why = Vec::new();
+        if let Some(rule) = entry["rule"].as_str() {
+            why.push(format!("set by {rule}"));
+        }
+        if let Some(blocked) = entry["blocked_by"].as_str() {
+            why.push(blocked.to_owned());
+        }
+        let key: String = cell(&entry["key"]).chars().take(SHOWN_OF_A_KID).collect();
+        output::line(format_args!(
+            "{mark} {at:<24}  {:<11}  {key:<width$}  {}",
+            cell(&entry["state"]),
+            why.join("; "),
+            width = SHOWN_OF_A_KID
+        ));
+    }
+}
+
+/// Enough of a kid or name to tell keys apart in one line.
+const SHOWN_OF_A_KID: usize = 43;

@@ -1,0 +1,414 @@
+//! The daemon: from a configuration to listeners that answer, and an orderly end.
+//!
+//! In scope: the order of the start (JWKS first, whatever else is broken), reload, what happens when the log dies, graceful stop. Out of
+//! scope: every story that runs in between.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use claviger_audit::event::{ConfigLoaded, DaemonStart, DaemonStop, Event, LogCreated, LogKind, PolicyLoaded};
+use claviger_audit::keyrings::Keyrings;
+use claviger_audit::merkle::Hash;
+use claviger_audit::record::Asked;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::config::{Config, TlsFiles, files};
+use crate::health::Health;
+use crate::http::{App, Parts, RequestLimits};
+use crate::journal::pseudonym::Pseudonyms;
+use crate::journal::state::{StateDir, StateError};
+use crate::journal::{AppendError, Checkpointer, Coverage, KeyLog, OpenError, Opening, UseLog};
+use crate::metrics::Metrics;
+use crate::operator::{Operator, ReloadRequest};
+use crate::policy::PolicySet;
+use crate::publisher::Publisher;
+use crate::readiness::Readiness;
+use crate::rotation::reconcile;
+use crate::rotator::{Rotator, Started, uses_head};
+use crate::signer::{Keystores, PerCaller, Signer};
+
+pub mod init;
+mod listeners;
+pub mod log_key;
+pub mod offline;
+mod reload;
+pub mod setup;
+
+/// How long a stop waits for requests that are under way, beyond their own deadline.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long a stop waits for the last checkpoints: a dead keystore must not hold it.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
+/// How often counted refusals are written.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether the log died, and whether the policy folder was mounted anew.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Reloads that may wait for their turn.
+const RELOADS: usize = 4;
+
+/// Whether a certificate and its key can serve.
+pub fn check_tls(files: &TlsFiles) -> Result<(), String> {
+    listeners::load(files).map(drop)
+}
+
+/// Why a daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// The state folder is in use, or cannot be.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A log cannot be opened.
+    #[error("the {log} log: {source}")]
+    Log {
+        /// Which log.
+        log: &'static str,
+        /// Why.
+        source: OpenError,
+    },
+    /// A listener cannot be bound.
+    #[error("cannot listen on {address}: {reason}; free the address, or change `bind`")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How a daemon ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to, and stopped in order.
+    Stopped,
+    /// The log died; JWKS was served as long as verifiers may trust it.
+    LogDied,
+}
+
+/// Everything that a running daemon consists of.
+struct Daemon {
+    config_file: PathBuf,
+    config: Config,
+    app: App,
+    rotator: Arc<Rotator>,
+    health: Arc<Health>,
+    keystores: Keystores,
+    keys: KeyLog,
+    uses: UseLog,
+    checkpoints: [Checkpointer; 2],
+    tls: listeners::TlsSlots,
+    reloads: mpsc::Receiver<ReloadRequest>,
+    _state: StateDir,
+}
+
+/// Serves until a signal or the end of the log.
+pub async fn serve(config_file: &Path, clock: Arc<dyn Clock>) -> Result<Ended, StartError> {
+    let config = Config::load(config_file).map_err(|error| StartError::Config(error.to_string()))?;
+    let daemon = Daemon::open(config_file, config, clock).await?;
+    daemon.run().await
+}
+
+impl Daemon {
+    /// Opens the logs and puts the parts together. Only a log that cannot be trusted, a state folder in use or a configuration that cannot
+    /// be read stops it here: keystores, policies and a full disk do not.
+    async fn open(config_file: &Path, config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let state = StateDir::lock(&config.state)?;
+        let boot = boot_name();
+        let opening = |kind| Opening::local(kind, state.log_folder(kind), clock.clone(), config.node.clone(), boot.clone());
+        let keys = KeyLog::open(&opening(LogKind::Keys)).map_err(|source| StartError::Log { log: "key", source })?;
+        check_identity(&config, &keys.created)?;
+        let uses = UseLog::open(&opening(LogKind::Uses), keys.log.clone()).map_err(|source| StartError::Log { log: "use", source })?;
+        for (name, recovery) in [("keys", &keys.recovery), ("uses", &uses.recovery)] {
+            tracing::info!(log = name, size = recovery.size, covered = recovery.covered, dropped = ?recovery.dropped, "log opened");
+        }
+        let keystores = setup::keystores(&config, &clock);
+        let checkpoints = [
+            start_checkpoints(keys.coverage, &keys.created, &keystores, &clock)?,
+            start_checkpoints(uses.coverage, &uses.created, &keystores, &clock)?,
+        ];
+        let (keys, uses) = (keys.log, uses.log);
+        let wake = Arc::new(Notify::new());
+        let health = Arc::new(Health::new(keys.clone(), clock.clone(), wake.clone()));
+        let publisher = Arc::new(Publisher::new(keys.clone(), &config.node));
+        let metrics = Arc::new(Metrics::default());
+        let policies = load_policies(&config, &keys.snapshot().keyrings);
+        let loaded = policies.as_ref().ok().map(policy_event);
+        let rules = setup::rules(&config, policies.inspect_err(|error| tracing::error!("{error}")).ok());
+        let pseudonyms = Pseudonyms::new(setup::subject_mode(&config), &config.state);
+        let logs = (keys.clone(), uses.clone());
+        let signer =
+            Arc::new(Signer::new(logs, keystores.clone(), rules, (pseudonyms, per_caller(&config)), (clock.clone(), metrics.clone())));
+        let (reload, reloads) = mpsc::channel(RELOADS);
+        let operator = Arc::new(Operator {
+            keys: keys.clone(),
+            uses: uses.clone(),
+            keystores: keystores.clone(),
+            signer: signer.clone(),
+            publisher: publisher.clone(),
+            wake: wake.clone(),
+            clock: clock.clone(),
+            node: config.node.clone(),
+            own_uid: rustix::process::geteuid().as_raw(),
+            reload,
+        });
+        let readiness = Arc::new(Readiness {
+            keys: keys.clone(),
+            uses: uses.clone(),
+            publisher: publisher.clone(),
+            health: health.clone(),
+            keystores: keystores.keys().cloned().collect(),
+            checkpoints: checkpoints.clone(),
+            clock: clock.clone(),
+            stopping: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
+        });
+        let rotator = Arc::new(Rotator {
+            keys: keys.clone(),
+            uses: uses.clone(),
+            node: config.node.clone(),
+            keystores: keystores.clone(),
+            health: health.clone(),
+            publisher: publisher.clone(),
+            clock: clock.clone(),
+            wake,
+            refused: std::sync::Mutex::default(),
+            started: Started::now(clock.as_ref()),
+            stepped: AtomicBool::new(false),
+        });
+        let limits =
+            RequestLimits { body: config.limits.body_bytes, batch_body: config.limits.batch_bytes, deadline: config.limits.deadline };
+        let app = App::from(Parts {
+            signer,
+            operator,
+            publisher,
+            readiness,
+            callers: Arc::new(ArcSwap::from_pointee(setup::callers(&config))),
+            routes: Arc::new(ArcSwap::from_pointee(setup::routes(&config, &keys.snapshot().keyrings))),
+            limits,
+            metrics,
+            clock,
+        });
+        record_start(&keys, &uses, &config, loaded).await?;
+        let tls = listeners::TlsSlots::default();
+        let config_file = config_file.to_owned();
+        Ok(Self { config_file, config, app, rotator, health, keystores, keys, uses, checkpoints, tls, reloads, _state: state })
+    }
+
+    async fn run(mut self) -> Result<Ended, StartError> {
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let accepting = listeners::start(&self.config, &self.app, &mut self.tls, &stop).await?;
+        self.spawn_loops(&stop, &tasks);
+        tracing::info!(node = self.config.node, "serving");
+        // Nobody listens where systemd did not start us.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        let ended = self.wait().await;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.app.readiness.stopping.store(true, Ordering::SeqCst);
+        stop.cancel();
+        tasks.close();
+        let patience = self.config.limits.deadline + DRAIN;
+        if tokio::time::timeout(patience, async { tokio::join!(accepting.wait(), tasks.wait()) }).await.is_err() {
+            tracing::warn!("requests were still under way at the end of the stop's patience");
+        }
+        self.close(ended).await;
+        Ok(ended)
+    }
+
+    fn spawn_loops(&self, stop: &CancellationToken, tasks: &TaskTracker) {
+        for (name, keystore) in &self.keystores {
+            let (health, name, keystore, stop) = (self.health.clone(), name.clone(), keystore.clone(), stop.clone());
+            // Not waited for at the stop: a keystore that hangs must not hold it.
+            tokio::spawn(async move { health.watch(name, keystore, stop).await });
+        }
+        let (rotator, stopped) = (self.rotator.clone(), stop.clone());
+        tokio::spawn(async move { rotator.run(stopped).await });
+        let (signer, stopped) = (self.app.signer.clone(), stop.clone());
+        tasks.spawn(async move {
+            while !stopped.is_cancelled() {
+                tokio::select! { () = stopped.cancelled() => {}, () = tokio::time::sleep(FLUSH_EVERY) => {} }
+                signer.flush_counts();
+            }
+        });
+    }
+
+    /// Until a signal says stop, or the log is dead and its last word too old.
+    async fn wait(&mut self) -> Ended {
+        use tokio::signal::unix::{SignalKind, signal};
+        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+            tracing::error!("signals cannot be received");
+            return Ended::Stopped;
+        };
+        let mut mounted = files::mounted(&self.config.policies);
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {
+                    if let Some(reason) = self.keys.poisoned().or_else(|| self.uses.poisoned()) {
+                        return self.outlive_the_log(&reason, (&mut terminate, &mut interrupt)).await;
+                    }
+                    let now = files::mounted(&self.config.policies);
+                    if now != mounted {
+                        mounted = now;
+                        let _ = reload::reload(self).await;
+                    }
+                }
+                _ = terminate.recv() => return Ended::Stopped,
+                _ = interrupt.recv() => return Ended::Stopped,
+                _ = hangup.recv() => {
+                    let _ = reload::reload(self).await;
+                }
+                Some(reply) = self.reloads.recv() => {
+                    let answer = reload::reload(self).await;
+                    let _ = reply.send(answer);
+                }
+            }
+        }
+    }
+
+    /// After a sync error nothing is recorded, signed or changed any more. JWKS of the last durable snapshot goes on for E - D - e: so long
+    /// may verifiers trust a key that is compromised meanwhile.
+    async fn outlive_the_log(
+        &self,
+        reason: &str,
+        (terminate, interrupt): (&mut tokio::signal::unix::Signal, &mut tokio::signal::unix::Signal),
+    ) -> Ended {
+        let snapshot = self.keys.snapshot();
+        let spans = snapshot.keyrings.all().filter_map(|keyring| keyring.timing()).map(|settings| {
+            let exposure = Duration::from_millis(settings.timing.max_exposure_ms);
+            exposure.saturating_sub(settings.timing.lead())
+        });
+        let left = spans.min().unwrap_or_default();
+        // One log alone goes no further: a transition without its uses, or a use without its transitions, would tell half a story.
+        self.uses.stop().await;
+        self.keys.stop().await;
+        tracing::error!(reason, serving_sets_for = ?left, "the audit log is dead: nothing is signed or changed until a restart");
+        tokio::select! {
+            () = tokio::time::sleep(left) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        self.app.readiness.expired.store(true, Ordering::SeqCst);
+        Ended::LogDied
+    }
+
+    /// Flush, last records, last checkpoints, and the logs closed. Sessions close with the process.
+    async fn close(self, ended: Ended) {
+        self.app.signer.flush_counts();
+        if let Err(error) = self.checkpoints[1].checkpoint_now().await {
+            tracing::debug!(%error, "no checkpoint before the last records");
+        }
+        let stop = DaemonStop { reason: if ended == Ended::Stopped { "signal" } else { "log" }.to_owned() };
+        let last = vec![Event::UsesHead(uses_head(&self.uses, &self.config.node)), Event::DaemonStop(stop)];
+        if let Err(error) = self.keys.append(Asked::default(), move |_, _| Ok(last.clone())).await {
+            tracing::warn!(%error, "the stop could not be recorded");
+        }
+        self.uses.stop().await;
+        self.keys.stop().await;
+        for (name, checkpoints) in ["keys", "uses"].into_iter().zip(&self.checkpoints) {
+            match tokio::time::timeout(LAST_CHECKPOINT, checkpoints.checkpoint_now()).await {
+                Ok(Ok(size)) => tracing::info!(log = name, size, "last checkpoint"),
+                Ok(Err(error)) => tracing::warn!(log = name, %error, "no last checkpoint"),
+                Err(_) => tracing::warn!(log = name, "no last checkpoint: the keystore did not answer"),
+            }
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Installation and origin are part of every key's name and of the logs: a file that names others belongs to another state folder.
+fn check_identity(config: &Config, created: &LogCreated) -> Result<(), StartError> {
+    let [origin, _] = init::origins(config);
+    let fixed = [("installation", &config.installation, &created.installation), ("origin", &origin, &created.origin)];
+    match fixed.into_iter().find(|(_, file, log)| file != log) {
+        None => Ok(()),
+        Some((setting, file, log)) => Err(StartError::Config(format!(
+            "`{setting}` is fixed by `claviger init`: the log in {} says {log:?}, the configuration {file:?}; correct the configuration, or mount \
+             the state folder that belongs to it",
+            config.state.display()
+        ))),
+    }
+}
+
+/// Starts the checkpoints of a log; its first record says where its key lives. Without that keystore the records go on uncovered.
+fn start_checkpoints(
+    coverage: Coverage,
+    created: &LogCreated,
+    keystores: &Keystores,
+    clock: &Arc<dyn Clock>,
+) -> Result<Checkpointer, StartError> {
+    let key = created.key.parse().map_err(|error| StartError::Config(format!("the key of log {}: {error}", created.origin)))?;
+    let sign = match keystores.get(&created.keystore) {
+        Some(keystore) => log_key::sign_note(keystore.clone(), created.locator.clone(), &key, clock.clone()),
+        None => log_key::never(format!("keystore {:?}, which holds the log key, is not configured", created.keystore)),
+    };
+    coverage.start(sign, Handle::current()).map_err(|error| StartError::Config(format!("cannot start a thread: {error}")))
+}
+
+/// The first records of this run: the start, what is in force, and where the use log stands. A log that takes none is served from anyway.
+async fn record_start(keys: &KeyLog, uses: &UseLog, config: &Config, policies: Option<Event>) -> Result<(), StartError> {
+    let wishes = setup::wishes(config);
+    let snapshot = keys.snapshot();
+    let changes = reconcile::reconcile(&snapshot.keyrings, &wishes).map_err(|conflicts| StartError::Config(lines(&conflicts)))?;
+    for keyring in reconcile::missing(&snapshot.keyrings, &wishes) {
+        tracing::warn!(keyring, "not in the configuration; it goes on until `keyring retire` ends it");
+    }
+    let start = DaemonStart {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        unclean: snapshot.keyrings.is_running(&config.node),
+        in_flight: config.keystores.len() as u64 * crate::keystore::pkcs11::QUEUE as u64,
+    };
+    let mut events = vec![Event::DaemonStart(start), config_event(config)];
+    events.extend(policies);
+    events.extend(changes);
+    events.push(Event::UsesHead(uses_head(uses, &config.node)));
+    match keys.append(Asked::default(), move |_, _| Ok(events.clone())).await {
+        Ok(_) => Ok(()),
+        Err(AppendError::Illegal(illegal)) => Err(StartError::Config(illegal.to_string())),
+        Err(error) => {
+            tracing::error!(%error, "the start could not be recorded: only the known sets are served");
+            Ok(())
+        }
+    }
+}
+
+fn per_caller(config: &Config) -> PerCaller {
+    PerCaller { rate: config.limits.rate, burst: config.limits.burst, in_flight: config.limits.in_flight.get() }
+}
+
+fn config_event(config: &Config) -> Event {
+    Event::ConfigLoaded(ConfigLoaded { sha256: config.sha256 })
+}
+
+fn policy_event(policies: &PolicySet) -> Event {
+    Event::PolicyLoaded(PolicyLoaded { sha256: Hash::from(policies.content_hash()), policies: policies.len() as u64 })
+}
+
+/// The policies of the configured folder, or what is wrong with them, a line each.
+fn load_policies(config: &Config, keyrings: &Keyrings) -> Result<PolicySet, String> {
+    let files = files::policies(&config.policies).map_err(|error| error.to_string())?;
+    setup::policies(config, Some(keyrings), &files).map_err(|errors| setup::problems(&errors))
+}
+
+fn lines<T: std::fmt::Display>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Bytes of a process name.
+const BOOT_BYTES: usize = 8;
+
+/// A random name of this process, in every record that it writes.
+fn boot_name() -> String {
+    let mut bytes = [0; BOOT_BYTES];
+    // Without randomness all runs have one name: records are then told apart by `daemon.start` alone.
+    let _ = getrandom::fill(&mut bytes);
+    format!("{:016x}", u64::from_be_bytes(bytes))
+}

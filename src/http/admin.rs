@@ -1,0 +1,212 @@
+//! Operators' verbs and questions over HTTP: what the command line calls.
+//!
+//! In scope: the shapes of requests and answers. Out of scope: who may and what follows (`operator`).
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{Response, StatusCode};
+use axum::routing::{get, post};
+use claviger_audit::Timestamp;
+use claviger_audit::jwk::PublicKey;
+use serde_json::{Map, Value, json};
+
+use super::App;
+use super::exchange::{Answer, Exchange, identified, json, json_object};
+use crate::operator::{Verb, keyring_of};
+use crate::refusal::{Code, Refusal};
+use crate::rotation::{timeline, verbs};
+use crate::views;
+
+/// Largest body of a verb: a set of 100 RSA keys fits.
+const LARGEST_BODY: usize = 256 * 1024;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/admin/keyrings", get(list))
+        .route("/admin/keyrings/{keyring}", get(show))
+        .route("/admin/keyrings/{keyring}/plan", get(plan))
+        .route("/admin/keyrings/{keyring}/{verb}", post(keyring_verb))
+        .route("/admin/keys/{key}", get(explain))
+        .route("/admin/keys/{key}/{verb}", post(key_verb))
+        .route("/admin/reload", post(reload))
+        .route("/admin/status", get(status))
+}
+
+async fn list(State(app): State<App>, request: Request) -> Response<Body> {
+    identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
+        let readable = app.operator.readable(&exchange.ask);
+        let snapshot = app.operator.keyrings();
+        let now = app.clock.wall();
+        let rows = readable.iter().filter_map(|name| views::keyring(&snapshot.keyrings, name, now));
+        Ok(json(StatusCode::OK, &json!({ "keyrings": rows.collect::<Vec<_>>() })))
+    })
+    .await
+}
+
+async fn show(State(app): State<App>, Path(keyring): Path<String>, request: Request) -> Response<Body> {
+    identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
+        app.operator.may_read(&exchange.ask, &keyring).await?;
+        let view = views::keyring(&app.operator.keyrings().keyrings, &keyring, app.clock.wall());
+        Ok(json(StatusCode::OK, &view.ok_or_else(|| unknown_keyring(&keyring))?))
+    })
+    .await
+}
+
+async fn plan(State(app): State<App>, Path(keyring): Path<String>, request: Request) -> Response<Body> {
+    identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
+        app.operator.may_read(&exchange.ask, &keyring).await?;
+        let (snapshot, now) = (app.operator.keyrings(), app.clock.wall());
+        let entries = timeline::timeline(&snapshot.keyrings, &keyring, now);
+        let entries: Vec<Value> = entries.iter().map(views::entry).collect();
+        Ok(json(StatusCode::OK, &json!({ "keyring": keyring, "now": now.to_string(), "entries": entries })))
+    })
+    .await
+}
+
+async fn explain(State(app): State<App>, Path(key): Path<String>, request: Request) -> Response<Body> {
+    identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
+        let (snapshot, now) = (app.operator.keyrings(), app.clock.wall());
+        let Some(keyring) = keyring_of(&snapshot.keyrings, &key) else {
+            return Err(unknown_key(&app, &exchange, &key));
+        };
+        app.operator.may_read(&exchange.ask, &keyring).await?;
+        let view = views::key_story(&snapshot.keyrings, &key, now);
+        Ok(json(StatusCode::OK, &view.ok_or_else(|| unknown_key(&app, &exchange, &key))?))
+    })
+    .await
+}
+
+async fn keyring_verb(State(app): State<App>, Path((keyring, verb)): Path<(String, String)>, request: Request) -> Response<Body> {
+    identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
+        let mut members = json_object(&exchange)?;
+        let verb = match verb.as_str() {
+            "rotate" => {
+                let force = members.remove("force").is_some_and(|force| force == Value::Bool(true));
+                let reason = optional_text(&mut members, "reason")?;
+                if force && reason.is_none() {
+                    return Err(malformed("a forced rotation needs a `reason`"));
+                }
+                Verb::Rotate { keyring, force: reason.filter(|_| force) }
+            }
+            "retire" => Verb::Retire { keyring, reason: text(&mut members, "reason")? },
+            "import-jwks" => {
+                let keys = jwks_entries(members.remove("jwks"))?;
+                let until = time(&mut members, "until")?.ok_or_else(|| malformed("`until` is missing"))?;
+                Verb::Import { keyring, keys, until, reason: text(&mut members, "reason")? }
+            }
+            _ => return Err(Refusal::new(Code::NotFound, "a keyring knows rotate, retire and import-jwks")),
+        };
+        perform(&app, &exchange, verb, &members).await
+    })
+    .await
+}
+
+async fn key_verb(State(app): State<App>, Path((key, verb)): Path<(String, String)>, request: Request) -> Response<Body> {
+    identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
+        let mut members = json_object(&exchange)?;
+        let verb = match verb.as_str() {
+            "compromise" => {
+                let since = time(&mut members, "since")?;
+                if since.is_some_and(|since| since > app.clock.wall()) {
+                    return Err(malformed("`since` lies in the future"));
+                }
+                Verb::Compromise { kid: key, since, reason: text(&mut members, "reason")? }
+            }
+            "suspend" => Verb::Suspend { kid: key, reason: text(&mut members, "reason")? },
+            "resume" => Verb::Resume { kid: key, reason: text(&mut members, "reason")? },
+            "abandon" => Verb::Abandon { key, reason: text(&mut members, "reason")? },
+            "destroy" => Verb::Destroy { key },
+            _ => return Err(Refusal::new(Code::NotFound, "a key knows compromise, suspend, resume, abandon and destroy")),
+        };
+        perform(&app, &exchange, verb, &members).await
+    })
+    .await
+}
+
+async fn reload(State(app): State<App>, request: Request) -> Response<Body> {
+    identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
+        Ok(json(StatusCode::OK, &app.operator.reload(&exchange.ask).await?))
+    })
+    .await
+}
+
+async fn status(State(app): State<App>, request: Request) -> Response<Body> {
+    identified(app, request, LARGEST_BODY, async |app: App, _: Exchange| {
+        let keystores = app.readiness.keystores.iter().map(|name| json!({ "keystore": name, "answers": app.readiness.health.is_up(name) }));
+        let keyrings = app.readiness.keyrings().into_iter().map(|name| match app.readiness.signing(&app.signer, &name) {
+            Ok(()) => json!({ "keyring": name, "ready": true }),
+            Err(refusal) => json!({ "keyring": name, "ready": false, "code": refusal.code.name(), "detail": refusal.detail }),
+        });
+        let body = json!({
+            "jwks": app.readiness.sets().map_or_else(|refusal| refusal.detail, |()| "served".to_owned()),
+            "keystores": keystores.collect::<Vec<_>>(),
+            "keyrings": keyrings.collect::<Vec<_>>(),
+            "policies": app.signer.rules().load().policies.as_ref().map(crate::policy::PolicySet::len),
+            "log": app.readiness.log(),
+        });
+        Ok(json(StatusCode::OK, &body))
+    })
+    .await
+}
+
+async fn perform(app: &App, exchange: &Exchange, verb: Verb, rest: &Map<String, Value>) -> Answer {
+    if let Some(name) = rest.keys().next() {
+        return Err(malformed(&format!("member {name:?} is not known here")));
+    }
+    Ok(json(StatusCode::OK, &views::done(&app.operator.perform(&exchange.ask, verb).await?)))
+}
+
+/// The keys of a JWKS, with their `kid` and `alg`; private members are refused by the type.
+fn jwks_entries(jwks: Option<Value>) -> Result<Vec<verbs::Entry>, Refusal> {
+    let Some(Value::Array(keys)) = jwks.and_then(|mut jwks| jwks.get_mut("keys").map(Value::take)) else {
+        return Err(malformed("`jwks` is not a JWK set with `keys`"));
+    };
+    keys.into_iter().map(jwk_entry).collect()
+}
+
+fn jwk_entry(jwk: Value) -> Result<verbs::Entry, Refusal> {
+    let Value::Object(mut members) = jwk else { return Err(malformed("a member of `keys` is not an object")) };
+    let kid = text(&mut members, "kid")?;
+    let algorithm = text(&mut members, "alg")?.parse().map_err(|error| malformed(&format!("key {kid:?}: {error}")))?;
+    // What RFC 7517 lets a public key carry beside its material has no meaning here.
+    for unused in ["use", "key_ops", "x5c", "x5t", "x5t#S256", "x5u"] {
+        members.remove(unused);
+    }
+    let public: PublicKey = serde_json::from_value(Value::Object(members))
+        .map_err(|_| malformed(&format!("key {kid:?} is not a public EC, RSA or Ed25519 key with exactly the public members")))?;
+    Ok(verbs::Entry { kid, jwk: public, algorithm })
+}
+
+fn text(members: &mut Map<String, Value>, name: &str) -> Result<String, Refusal> {
+    optional_text(members, name)?.ok_or_else(|| malformed(&format!("`{name}` is missing")))
+}
+
+fn optional_text(members: &mut Map<String, Value>, name: &str) -> Result<Option<String>, Refusal> {
+    match members.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(malformed(&format!("`{name}` is not a string"))),
+    }
+}
+
+fn time(members: &mut Map<String, Value>, name: &str) -> Result<Option<Timestamp>, Refusal> {
+    let text = optional_text(members, name)?;
+    text.map(|text| text.parse().map_err(|error| malformed(&format!("`{name}`: {error}")))).transpose()
+}
+
+fn malformed(detail: &str) -> Refusal {
+    Refusal::new(Code::Malformed, detail)
+}
+
+fn unknown_keyring(keyring: &str) -> Refusal {
+    Refusal::new(Code::UnknownKeyring, format!("no keyring is called {keyring:?}"))
+}
+
+/// Told only to those who may read some keyring.
+fn unknown_key(app: &App, exchange: &Exchange, key: &str) -> Refusal {
+    if app.operator.readable(&exchange.ask).is_empty() {
+        return Refusal::new(Code::Denied, "no policy permits this");
+    }
+    Refusal::new(Code::UnknownKey, format!("no key has the kid or name {key:?}"))
+}

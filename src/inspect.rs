@@ -1,0 +1,79 @@
+//! What `doctor` asks of keystores and logs while no daemon runs.
+//!
+//! In scope: whether each keystore answers, which keys it holds, and how that compares with the key log. Out of scope: changing anything: a
+//! key that no record names is reported, never deleted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use claviger_audit::keyrings::{Keyrings, State};
+use claviger_audit::names::{KeyName, LOG_KEYRING};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::daemon::setup;
+use crate::health;
+use crate::journal::state::{StateDir, StateError};
+
+/// How one thing that was looked at stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at.
+    pub what: String,
+    /// `Ok`: how it is. `Err`: what is wrong, and what to do.
+    pub state: Result<String, String>,
+}
+
+impl Finding {
+    /// A finding.
+    pub fn new(what: impl Into<String>, state: Result<String, String>) -> Self {
+        Self { what: what.into(), state }
+    }
+}
+
+/// Takes the lock, so that no daemon starts meanwhile; `Err` says who has it.
+pub fn lock(config: &Config) -> Result<StateDir, StateError> {
+    StateDir::lock(&config.state)
+}
+
+/// Opens every keystore, waits for it, and compares what it holds with the key log.
+pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc<dyn Clock>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, keystore) in setup::keystores(config, clock) {
+        let what = format!("keystore {name}");
+        if let Err(error) = health::wait_for(keystore.as_ref(), clock.as_ref()).await {
+            findings.push(Finding::new(what, Err(error.to_string())));
+            continue;
+        }
+        match keystore.inventory(&config.installation).await {
+            Err(error) => findings.push(Finding::new(what, Err(error.to_string()))),
+            Ok(held) => {
+                let held: BTreeSet<KeyName> = held.into_iter().map(|(name, _)| name).collect();
+                findings.push(Finding::new(what, Ok(format!("answers, and holds {} keys of this installation", held.len()))));
+                findings.extend(keyrings.into_iter().flat_map(|keyrings| compare(&name, &held, keyrings)));
+            }
+        }
+    }
+    findings
+}
+
+/// Keys that the keystore should hold and does not, and keys that it holds and no record names.
+fn compare(keystore: &str, held: &BTreeSet<KeyName>, keyrings: &Keyrings) -> Vec<Finding> {
+    let needed = [State::Created, State::Published, State::Active, State::Suspended];
+    let here = keyrings.all().flat_map(|keyring| &keyring.keys).filter(|key| key.keystore == keystore);
+    let missing = here.filter(|key| needed.contains(&key.state)).filter_map(|key| key.name.as_ref()).filter(|name| !held.contains(name));
+    let missing = missing.map(|name| {
+        Finding::new(
+            format!("key {name}"),
+            Err(format!("the log says that it lives in {keystore}, but it is not there: rotate, or restore the token")),
+        )
+    });
+    let known = |name: &&KeyName| keyrings.key_named(name).is_some() || name.keyring() == LOG_KEYRING;
+    let orphans = held.iter().filter(|name| !known(name)).map(|name| {
+        Finding::new(
+            format!("key {name}"),
+            Err(format!("an orphan: {keystore} holds it, and no record names it. Nothing uses it; look who made it")),
+        )
+    });
+    missing.chain(orphans).collect()
+}

@@ -1,0 +1,123 @@
+//! Metrics for Prometheus: what is counted, under which names.
+//!
+//! In scope: the registry and its text form (OpenMetrics). Out of scope: serving it. No caller and no kid is ever a label: both grow without
+//! bound, and the log has them.
+
+use std::sync::Mutex;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// From half a millisecond, faster than any keystore, to ten seconds, longer than any deadline.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Labels of a signing request.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct SignLabels {
+    /// A configured keyring, or `unknown`.
+    pub keyring: String,
+    /// Where its signing key lives; `none` while it has none.
+    pub keystore: String,
+    /// `ok`, or the code of the refusal.
+    pub outcome: &'static str,
+}
+
+/// The label of what belongs to a keyring.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct KeyringLabel {
+    /// Its name.
+    pub keyring: String,
+}
+
+/// The label of what belongs to a keystore.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct KeystoreLabel {
+    /// Its name.
+    pub keystore: String,
+}
+
+/// The label of what belongs to a log.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LogLabel {
+    /// `keys` or `uses`.
+    pub log: &'static str,
+}
+
+/// All metrics. The fields are updated by whoever knows; [`Metrics::text`] renders them.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    pub sign_requests: Family<SignLabels, Counter>,
+    pub sign_duration: Family<KeyringLabel, Histogram, fn() -> Histogram>,
+    pub wrong_signatures: Family<KeyringLabel, Counter>,
+    pub keystore_up: Family<KeystoreLabel, Gauge>,
+    pub signer_ready: Family<KeyringLabel, Gauge>,
+    pub next_transition: Family<KeyringLabel, Gauge>,
+    pub active_key_since: Family<KeyringLabel, Gauge>,
+    pub published_keys: Family<KeyringLabel, Gauge>,
+    pub log_size: Family<LogLabel, Gauge>,
+    pub log_checkpoint_size: Family<LogLabel, Gauge>,
+    pub log_writable: Family<LogLabel, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("claviger");
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let metrics = Self {
+            sign_requests: Family::default(),
+            sign_duration: Family::new_with_constructor(histogram),
+            wrong_signatures: Family::default(),
+            keystore_up: Family::default(),
+            signer_ready: Family::default(),
+            next_transition: Family::default(),
+            active_key_since: Family::default(),
+            published_keys: Family::default(),
+            log_size: Family::default(),
+            log_checkpoint_size: Family::default(),
+            log_writable: Family::default(),
+            registry: Mutex::default(),
+        };
+        registry.register("sign_requests", "Signing requests by keyring and outcome", metrics.sign_requests.clone());
+        registry.register_with_unit(
+            "sign_duration",
+            "From request to reply, for released signatures",
+            Unit::Seconds,
+            metrics.sign_duration.clone(),
+        );
+        registry.register("wrong_signatures", "Signatures that did not verify and were not released", metrics.wrong_signatures.clone());
+        registry.register("keystore_up", "1 while the keystore answers", metrics.keystore_up.clone());
+        registry.register("signer_ready", "1 while the keyring can sign", metrics.signer_ready.clone());
+        registry.register(
+            "key_next_transition_timestamp_seconds",
+            "When the keyring's next dated transition is due; 0 if none is",
+            metrics.next_transition.clone(),
+        );
+        registry.register(
+            "key_active_since_timestamp_seconds",
+            "When the active key began to sign; 0 if none is active",
+            metrics.active_key_since.clone(),
+        );
+        registry.register("keys_published", "Keys of the keyring in its sets", metrics.published_keys.clone());
+        registry.register("log_records", "Durable records of the log", metrics.log_size.clone());
+        registry.register("log_checkpoint_records", "Records that the newest checkpoint covers", metrics.log_checkpoint_size.clone());
+        registry.register("log_writable", "1 while the log takes records", metrics.log_writable.clone());
+        Self { registry: Mutex::new(registry), ..metrics }
+    }
+}
+
+impl Metrics {
+    /// The OpenMetrics text.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Writing to a String cannot fail; a label that cannot be encoded would leave the text cut, and the scraper would say so.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+        text
+    }
+}

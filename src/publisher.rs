@@ -1,0 +1,149 @@
+//! The JWKS that is served: prepared bytes, swapped as a whole, and the record of every swap.
+//!
+//! In scope: building each set from the durable key log, its ETag and its cache life (I4), and `jwks.served`. Out of scope: HTTP. Sets are
+//! answered from memory, whatever keystores, policies or disks do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::body::Bytes;
+use claviger_audit::Timestamp;
+use claviger_audit::event::{Event, JwksServed};
+use claviger_audit::jwks::{self, SetName};
+use claviger_audit::keyrings::{Keyrings, State};
+use claviger_audit::merkle::Hash;
+use claviger_audit::record::Asked;
+
+use tokio::sync::Mutex;
+
+use crate::journal::{AppendError, KeyLog, KeySnapshot};
+
+/// While a key is compromised, verifiers are asked to come back this soon, for one D (I4).
+const MAX_AGE_AFTER_COMPROMISE: Duration = Duration::from_secs(30);
+
+/// A set, ready to be sent.
+#[derive(Debug)]
+pub struct PreparedSet {
+    /// The body.
+    pub body: Bytes,
+    /// A strong entity tag: the quoted SHA-256 of the body.
+    pub etag: String,
+    sha256: Hash,
+    max_age: Duration,
+    hurry_until: Option<Timestamp>,
+}
+
+impl PreparedSet {
+    /// The cache life to emit now: A, or less for one D after a compromise; `jitter` (0 to 255) takes up to a tenth off, so that caches
+    /// do not all come back at once. Whole seconds, at least 1.
+    fn max_age(&self, now: Timestamp, jitter: u8) -> u64 {
+        let hurry = self.hurry_until.is_some_and(|until| now < until);
+        let longest = if hurry { self.max_age.min(MAX_AGE_AFTER_COMPROMISE) } else { self.max_age };
+        let millis = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+        let off = millis / 10 * u64::from(jitter) / 255;
+        ((millis - off) / 1000).max(1)
+    }
+}
+
+type Sets = BTreeMap<SetName, Arc<PreparedSet>>;
+
+/// Serves sets and records what it serves.
+pub struct Publisher {
+    keys: KeyLog,
+    node: String,
+    sets: ArcSwap<Sets>,
+    answers: AtomicU64,
+    /// Held from the snapshot to the record, so that an older set can never replace a newer one (I7).
+    publishing: Mutex<()>,
+}
+
+impl Publisher {
+    /// Starts with every set that was served before, from the log alone.
+    pub fn new(keys: KeyLog, node: &str) -> Self {
+        let snapshot = keys.snapshot();
+        let served: Vec<SetName> = snapshot.keyrings.sets().into_iter().filter(|set| snapshot.keyrings.was_served(set)).collect();
+        let sets = prepare_all(&snapshot, &served);
+        Self { keys, node: node.to_owned(), sets: ArcSwap::from_pointee(sets), answers: AtomicU64::new(0), publishing: Mutex::new(()) }
+    }
+
+    /// The set, if it is served.
+    pub fn set(&self, name: &SetName) -> Option<Arc<PreparedSet>> {
+        self.sets.load().get(name).cloned()
+    }
+
+    /// The cache life to emit now, in whole seconds: up to a tenth less than the longest, so that caches do not all come back at once.
+    pub fn max_age(&self, set: &PreparedSet, now: Timestamp) -> u64 {
+        // No secret depends on it, so a counter through a multiplicative hash is random enough.
+        let mixed = self.answers.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        set.max_age(now, mixed.to_be_bytes()[0])
+    }
+
+    /// Whether what is served is what the newest durable snapshot says (the true JWKS).
+    pub fn is_current(&self) -> bool {
+        let snapshot = self.keys.snapshot();
+        let sets = self.sets.load();
+        sets.iter().all(|(name, set)| jwks::body(&snapshot.keyrings, name).is_some_and(|body| body == set.body))
+    }
+
+    /// Swaps in what the newest durable snapshot says, for the sets that are `ready` and all that were served before; then records each
+    /// change. The events that made the change are durable already, so nothing is visible before its record.
+    pub async fn publish(&self, ready: &[SetName]) -> Result<(), AppendError> {
+        let _publishing = self.publishing.lock().await;
+        let snapshot = self.keys.snapshot();
+        let served = self.sets.load();
+        let mut names: Vec<SetName> = served.keys().cloned().chain(ready.iter().cloned()).collect();
+        names.sort();
+        names.dedup();
+        let sets = prepare_all(&snapshot, &names);
+        let size = snapshot.keyrings.size();
+        let recorded = |name: &SetName| snapshot.keyrings.served(&self.node, name).map(|served| served.sha256);
+        let changed: Vec<(SetName, Hash)> =
+            sets.iter().filter(|(name, set)| recorded(name) != Some(set.sha256)).map(|(name, set)| (name.clone(), set.sha256)).collect();
+        self.sets.store(Arc::new(sets));
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let propose = move |keyrings: &Keyrings, _: Timestamp| {
+            // A set that changed again meanwhile is left to the next call, which serves and records the newer body.
+            let still = changed.iter().filter(|(name, sha256)| body_hash(keyrings, name) == Some(*sha256));
+            Ok(still.map(|(name, sha256)| served_event(name, *sha256, size)).collect())
+        };
+        self.keys.append(Asked::default(), propose).await.map(drop)
+    }
+}
+
+fn served_event(set: &SetName, sha256: Hash, size: u64) -> Event {
+    Event::JwksServed(JwksServed { set: set.to_string(), size, sha256 })
+}
+
+fn body_hash(keyrings: &Keyrings, set: &SetName) -> Option<Hash> {
+    jwks::body(keyrings, set).map(|body| Hash::digest(&body))
+}
+
+fn prepare_all(snapshot: &KeySnapshot, names: &[SetName]) -> Sets {
+    let prepared = names.iter().filter_map(|name| Some((name.clone(), Arc::new(prepare(&snapshot.keyrings, name)?))));
+    prepared.collect()
+}
+
+fn prepare(keyrings: &Keyrings, name: &SetName) -> Option<PreparedSet> {
+    let body = jwks::body(keyrings, name)?;
+    let sha256 = Hash::digest(&body);
+    let members = || keyrings.all().filter(|keyring| jwks::sets_of(keyring).contains(name));
+    let ages = members().filter_map(|keyring| keyring.timing()).map(|settings| Duration::from_millis(settings.timing.jwks_max_age_ms));
+    let hurries = members().filter_map(|keyring| {
+        let exposed = keyring.keys.iter().filter(|key| key.compromised_since.is_some());
+        let since =
+            exposed.filter_map(|key| key.history.iter().find(|(_, _, state)| *state == State::Compromised)).map(|(_, at, _)| *at).max()?;
+        Some(since + keyring.timing()?.timing.seen_by_all())
+    });
+    Some(PreparedSet {
+        etag: format!("\"{sha256}\""),
+        sha256,
+        max_age: ages.min().unwrap_or(Duration::from_secs(1)),
+        hurry_until: hurries.max(),
+        body: Bytes::from(body),
+    })
+}

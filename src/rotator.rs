@@ -1,0 +1,346 @@
+//! The loop that rotates: plan, do one step, publish, sleep until the plan's wake.
+//!
+//! In scope: carrying out what the pure plan says, with the keystores' failures and the clock's. Out of scope: what is due (`rotation`), and
+//! operators' verbs (`operator`), which append and then wake this loop. There is no second path: a compromise is finished here too.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use claviger_audit::event::{ClockSettled, ClockStepped, Event, KeyCreated, KeyDestroyed, KeystoreRejected, UsesHead};
+use claviger_audit::keyrings::{Keyrings, State};
+use claviger_audit::names::KeyName;
+use claviger_audit::record::Asked;
+use claviger_audit::{Algorithm, Timestamp};
+use serde_json::Map;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, Monotonic};
+use crate::health::Health;
+use crate::jose::{Protected, SigningInput, Verifier};
+use crate::journal::{AppendError, KeyLog, UseLog};
+use crate::keystore::{Input, Keystore, KeystoreError, Locator, Made};
+use crate::publisher::Publisher;
+use crate::rotation::timing::TICK;
+use crate::rotation::{Conditions, DateGate, Plan, plan, sets_to_serve};
+use crate::signer::Keystores;
+
+/// How long a self-test signature may take; longer than any request, since nobody waits for it.
+const SELF_TEST_DEADLINE: Duration = Duration::from_secs(10);
+/// How often the key log says where the use log stands, beside every rotation, compromise, start and stop.
+const USES_HEAD_EVERY: Duration = Duration::from_secs(3600);
+/// The pause after a step that should have been possible and was not, so that a mistake cannot spin.
+const PAUSE: Duration = Duration::from_secs(1);
+/// When a keystore is asked again for a key that it refused: an operator has to change something first.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+
+/// Rotates the keys of all keyrings. One per daemon.
+pub struct Rotator {
+    /// The key log.
+    pub keys: KeyLog,
+    /// The use log, whose head the key log names.
+    pub uses: UseLog,
+    /// This node.
+    pub node: String,
+    /// Where keys live.
+    pub keystores: Keystores,
+    /// Knows which of them do not answer.
+    pub health: Arc<Health>,
+    /// Serves what changed.
+    pub publisher: Arc<Publisher>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Wakes the loop.
+    pub wake: Arc<Notify>,
+    /// Keys that their keystore refused, and when to ask again.
+    pub refused: Mutex<BTreeMap<KeyName, Timestamp>>,
+    /// The clocks at the start of the process.
+    pub started: Started,
+    /// Whether the wall clock was stepped since.
+    pub stepped: AtomicBool,
+}
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    /// The wall clock.
+    pub wall: Timestamp,
+    /// The monotonic clock.
+    pub monotonic: Monotonic,
+}
+
+impl Started {
+    /// Reads both clocks.
+    pub fn now(clock: &dyn Clock) -> Self {
+        Self { wall: clock.wall(), monotonic: clock.monotonic() }
+    }
+}
+
+/// What follows a step.
+enum Next {
+    Again,
+    Sleep(Duration),
+    /// The log is dead: nothing changes any more in this process.
+    Stop,
+}
+
+impl Rotator {
+    /// Runs until the stop, or until the log is dead.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut changed = self.keys.changed();
+        loop {
+            changed.mark_unchanged();
+            let next = self.step().await;
+            let published = self.publish().await;
+            let pause = match (next, published) {
+                (Next::Stop, _) | (_, Err(AppendError::Unwritable(_) | AppendError::Stopped)) => return,
+                (Next::Again, _) if !stop.is_cancelled() => continue,
+                (Next::Again, _) => return,
+                (Next::Sleep(pause), _) => pause,
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                // A closed channel means that the log is gone; the next step finds out why.
+                _ = changed.changed() => {}
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(pause.min(TICK)) => {}
+            }
+        }
+    }
+
+    /// Serves what the newest snapshot says.
+    async fn publish(&self) -> Result<(), AppendError> {
+        let ready = {
+            let snapshot = self.keys.snapshot();
+            let (unavailable, refused) = (self.health.retry_dates(), self.refused());
+            sets_to_serve(&snapshot.keyrings, &self.conditions(&snapshot.keyrings, (&unavailable, &refused)))
+        };
+        self.publisher.publish(&ready).await
+    }
+
+    async fn step(&self) -> Next {
+        if let Err(next) = self.watch_clock().await {
+            return next;
+        }
+        let snapshot = self.keys.snapshot();
+        let now = self.clock.wall().max(snapshot.keyrings.last_time());
+        let (unavailable, refused) = (self.health.retry_dates(), self.refused());
+        match plan(&snapshot.keyrings, now, &self.conditions(&snapshot.keyrings, (&unavailable, &refused))) {
+            Plan::Append(_) => self.append_planned(unavailable, refused).await,
+            Plan::Create { name, algorithm, keystore } => self.create(name, algorithm, keystore).await,
+            Plan::Destroy { name, keystore, locator } => self.destroy(name, keystore, locator).await,
+            Plan::SleepUntil(wake) => {
+                if self.uses_head_is_due(&snapshot.keyrings, now) {
+                    return after(self.append_uses_head().await);
+                }
+                Next::Sleep(wake.map_or(TICK, |wake| wake.since(now)))
+            }
+        }
+    }
+
+    /// Plans once more inside the append, with the record's own time, so that every date in the record is counted from it.
+    async fn append_planned(&self, unavailable: BTreeMap<String, Timestamp>, refused: BTreeMap<KeyName, Timestamp>) -> Next {
+        let (dates, claim) = (self.date_gate(&self.keys.snapshot().keyrings), random_claim());
+        let (uses, node) = (self.uses.clone(), self.node.clone());
+        let propose = move |keyrings: &Keyrings, now: Timestamp| {
+            let conditions = Conditions { unavailable: &unavailable, refused: &refused, dates, claim };
+            match plan(keyrings, now, &conditions) {
+                Plan::Append(event) => Ok(with_uses_head(vec![event], &uses, &node)),
+                _ => Ok(Vec::new()),
+            }
+        };
+        after(self.keys.append(Asked::default(), propose).await.map(drop))
+    }
+
+    /// Find-or-create by the recorded name, admission (the keystore's), a self-test (ours), then the record.
+    async fn create(&self, name: KeyName, algorithm: Algorithm, keystore: String) -> Next {
+        let made = match self.keystore(&keystore) {
+            Ok(store) => match store.create(&name, algorithm).await {
+                Ok(made) => self.self_test(store.as_ref(), &made, algorithm).await.map(|()| made),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        let made = match made {
+            Ok(made) => made,
+            Err(error) => return self.failed(&keystore, &name, &error).await,
+        };
+        if let Err(error) = self.health.answered(&keystore).await {
+            return after(Err(error));
+        }
+        let created = Event::KeyCreated(KeyCreated {
+            key: name.clone(),
+            kid: made.public.thumbprint(),
+            jwk: made.public,
+            locator: made.locator.as_str().to_owned(),
+            attributes: made.attributes,
+            backend_request: made.backend_request,
+        });
+        let propose = move |keyrings: &Keyrings, _: Timestamp| {
+            // Abandoned meanwhile by an operator: then there is nothing to record, and the plan destroys the key.
+            let still = keyrings.key_named(&name).is_some_and(|(_, key)| key.state == State::Requested);
+            Ok(if still { vec![created.clone()] } else { Vec::new() })
+        };
+        after(self.keys.append(Asked::default(), propose).await.map(drop))
+    }
+
+    async fn self_test(&self, store: &dyn Keystore, made: &Made, algorithm: Algorithm) -> Result<(), KeystoreError> {
+        let rejected = |text: &str| KeystoreError::Rejected(text.to_owned());
+        let verifier = Verifier::new(&made.public, algorithm).map_err(|error| KeystoreError::Rejected(error.to_string()))?;
+        let kid = made.public.thumbprint();
+        let header = Protected { algorithm, kid, typ: Some("claviger-self-test".into()), more: Map::new(), encode_payload: true };
+        let input = SigningInput::new(&header, b"self-test", false);
+        let message = input.digest.clone().map_or_else(|| Input::Message(input.message().to_vec()), Input::Digest);
+        let deadline = self.clock.monotonic().plus(SELF_TEST_DEADLINE);
+        let signature = store.sign(&made.locator, algorithm, message, deadline).await?;
+        verifier.verify(&input, &signature.bytes).map_err(|_| rejected("the self-test signature of the new key does not verify"))
+    }
+
+    async fn destroy(&self, name: KeyName, keystore: String, locator: Option<String>) -> Next {
+        let done = match self.keystore(&keystore) {
+            Ok(store) => destroy_key(store.as_ref(), &name, locator).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            return self.failed(&keystore, &name, &error).await;
+        }
+        if let Err(error) = self.health.answered(&keystore).await {
+            return after(Err(error));
+        }
+        let propose = move |keyrings: &Keyrings, _: Timestamp| {
+            let destroyed = keyrings.key_named(&name).is_none_or(|(_, key)| key.state == State::Destroyed);
+            Ok(if destroyed { Vec::new() } else { vec![Event::KeyDestroyed(KeyDestroyed { key: name.clone() })] })
+        };
+        after(self.keys.append(Asked::default(), propose).await.map(drop))
+    }
+
+    /// A keystore that does not answer is asked again later; one that refused a key is asked for other keys meanwhile.
+    async fn failed(&self, keystore: &str, name: &KeyName, error: &KeystoreError) -> Next {
+        tracing::warn!(keystore, key = %name, %error, "a keystore did not do its step");
+        let now = self.clock.wall();
+        if !matches!(error, KeystoreError::Rejected(_) | KeystoreError::Gone(_)) {
+            return after(self.health.failed(keystore, error).await);
+        }
+        let first = {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.insert(name.clone(), now + REFUSED_PAUSE).is_none()
+        };
+        if !first {
+            return Next::Again;
+        }
+        let rejected = KeystoreRejected { keystore: keystore.to_owned(), key: Some(name.clone()), reason: error.to_string() };
+        after(self.keys.record(Event::KeystoreRejected(rejected)).await)
+    }
+
+    fn conditions<'a>(
+        &self,
+        keyrings: &Keyrings,
+        (unavailable, refused): (&'a BTreeMap<String, Timestamp>, &'a BTreeMap<KeyName, Timestamp>),
+    ) -> Conditions<'a> {
+        Conditions { unavailable, refused, dates: self.date_gate(keyrings), claim: random_claim() }
+    }
+
+    fn keystore(&self, name: &str) -> Result<&Arc<dyn Keystore>, KeystoreError> {
+        let missing =
+            || KeystoreError::Unavailable { reason: format!("keystore {name:?} is not configured any more"), after: REFUSED_PAUSE };
+        self.keystores.get(name).ok_or_else(missing)
+    }
+
+    fn refused(&self) -> BTreeMap<KeyName, Timestamp> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn uses_head_is_due(&self, keyrings: &Keyrings, now: Timestamp) -> bool {
+        keyrings.uses_heads().get(&self.node).is_none_or(|(time, _)| now >= *time + USES_HEAD_EVERY)
+    }
+
+    async fn append_uses_head(&self) -> Result<(), AppendError> {
+        self.keys.record(Event::UsesHead(uses_head(&self.uses, &self.node))).await
+    }
+
+    /// I12, after a start: what fell due while nobody watched the clock waits for D + e of monotonic time.
+    fn date_gate(&self, keyrings: &Keyrings) -> DateGate {
+        if self.stepped.load(Ordering::SeqCst) {
+            return DateGate::Paused;
+        }
+        let leads = keyrings.all().filter_map(|keyring| keyring.timing()).map(|settings| settings.timing.lead());
+        let hold = leads.max().unwrap_or_default();
+        if self.clock.monotonic().since(self.started.monotonic) >= hold {
+            return DateGate::Open;
+        }
+        DateGate::Held { due_before: self.started.wall, until: self.started.wall + hold }
+    }
+
+    /// I12, while running: a wall clock that moved against the monotonic one by more than e pauses every dated transition.
+    async fn watch_clock(&self) -> Result<(), Next> {
+        let snapshot = self.keys.snapshot();
+        let skews = snapshot.keyrings.all().filter_map(|keyring| keyring.timing()).map(|settings| settings.timing.clock_skew_ms);
+        let Some(skew_ms) = skews.min() else { return Ok(()) };
+        let passed = self.clock.monotonic().since(self.started.monotonic);
+        let expected = self.started.wall + passed;
+        let difference_ms = self.clock.wall().millis() - expected.millis();
+        let stepped = difference_ms.unsigned_abs() > skew_ms;
+        if self.stepped.swap(stepped, Ordering::SeqCst) == stepped {
+            return Ok(());
+        }
+        tracing::warn!(difference_ms, "the wall clock and the monotonic clock {}", if stepped { "disagree" } else { "agree again" });
+        let event = if stepped {
+            Event::ClockStepped(ClockStepped { keyring_skew_ms: skew_ms, difference_ms })
+        } else {
+            Event::ClockSettled(ClockSettled { difference_ms })
+        };
+        match self.keys.record(event).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(after(Err(error))),
+        }
+    }
+}
+
+/// The records, and where the use log stands if they end or begin a key's signing.
+pub(crate) fn with_uses_head(mut events: Vec<Event>, uses: &UseLog, node: &str) -> Vec<Event> {
+    if events.iter().any(|event| matches!(event, Event::KeyRotated(_) | Event::KeyCompromised(_) | Event::KeyringRetired(_))) {
+        events.push(Event::UsesHead(uses_head(uses, node)));
+    }
+    events
+}
+
+/// Where the use log stands now.
+pub(crate) fn uses_head(uses: &UseLog, node: &str) -> UsesHead {
+    let head = uses.head();
+    UsesHead { of: node.to_owned(), origin: uses.origin().to_string(), size: head.size, root: head.root }
+}
+
+/// Makes a key unusable; one whose creation was never recorded is looked up by its name.
+pub(crate) async fn destroy_key(store: &dyn Keystore, name: &KeyName, locator: Option<String>) -> Result<(), KeystoreError> {
+    if let Some(locator) = locator {
+        return store.destroy(&Locator::new(locator)).await;
+    }
+    let found = store.inventory(name.installation()).await?.into_iter().find(|(known, _)| known == name);
+    match found {
+        Some((_, locator)) => store.destroy(&locator).await,
+        None => Ok(()),
+    }
+}
+
+fn after(appended: Result<(), AppendError>) -> Next {
+    match appended {
+        Ok(()) => Next::Again,
+        Err(AppendError::Illegal(illegal)) => {
+            // The plan and the table disagree: a defect, but never a reason to write what is illegal.
+            tracing::error!(%illegal, "a planned step is illegal");
+            Next::Sleep(PAUSE)
+        }
+        Err(AppendError::Overloaded) => Next::Sleep(PAUSE),
+        Err(AppendError::Unwritable(_) | AppendError::Stopped) => Next::Stop,
+    }
+}
+
+/// The claim of a key name: not secret, only never the same twice.
+fn random_claim() -> u32 {
+    let mut bytes = [0; 4];
+    // Without randomness the claim is zero: the table refuses a name that was used before, so nothing is ever adopted by mistake.
+    let _ = getrandom::fill(&mut bytes);
+    u32::from_be_bytes(bytes)
+}
