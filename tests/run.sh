@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# The one command that checks everything: installs what is missing, then format, lints, dependencies, documentation and every test.
+#
+# Prints cargo's own lines. Fails at the first step that fails; an ignored or filtered test is a failure too. Exits 0 only if all of it passed.
+set -euo pipefail
+
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly root
+cd "$root"
+export PATH="$root/target/test-tools/bin:$PATH"
+
+main() {
+  step "tools" tests/install.sh
+  step "format" cargo fmt --all --check
+  step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+  step "dependencies" cargo deny --locked check bans licenses sources
+  step "the auditor's dependencies" auditor_stands_alone
+  step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+  step "tests" every_test
+  printf '==> everything passed in %s s\n' "$SECONDS"
+}
+
+# step NAME COMMAND...: says what runs and how long it took. The command runs in a shell of its own, where `set -e` holds.
+step() {
+  local name=$1 begun=$SECONDS
+  shift
+  printf '==> %s\n' "$name"
+  (set -euo pipefail; "$@")
+  printf '==> %s: passed in %s s\n' "$name" $((SECONDS - begun))
+}
+
+# claviger-audit is for strangers: no runtime, no socket, no keystore, no TLS in what it is built from.
+auditor_stands_alone() {
+  local foreign='^(tokio|mio|socket2|hyper|reqwest|rustls|aws-.*|ring|cryptoki.*|vaultrs|axum|openssl.*) v'
+  packages_of claviger >"$root/target/packages.txt"
+  grep -Eq "$foreign" "$root/target/packages.txt" || { echo "this check finds nothing in the daemon either: it is broken" >&2; return 1; }
+  packages_of claviger-audit >"$root/target/packages.txt"
+  if grep -E "$foreign" "$root/target/packages.txt"; then
+    echo "claviger-audit must not depend on the packages above" >&2
+    return 1
+  fi
+}
+
+packages_of() { cargo tree --locked --package "$1" --edges normal --target all --prefix none; }
+
+every_test() {
+  local log=$root/target/tests.log
+  cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log"
+  awk '
+    /^test result:/ {
+      for (i = 2; i <= NF; i++) {
+        if ($i ~ /^passed/) passed += $(i - 1)
+        if ($i ~ /^ignored/) ignored += $(i - 1)
+        if ($i ~ /^filtered/) filtered += $(i - 1)
+      }
+    }
+    END {
+      printf "==> %d tests passed, %d ignored, %d filtered out\n", passed, ignored, filtered
+      exit (passed == 0 || ignored + filtered > 0)
+    }' "$log" || { echo "a test that does not run proves nothing" >&2; return 1; }
+}
+
+main "$@"
