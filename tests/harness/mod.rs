@@ -1,0 +1,32 @@
+//! The black-box harness: the real daemon, as its own process, on a real SoftHSM token, asked over its sockets.
+//!
+//! A test runs within [`on_softhsm`], makes a [`Place`] from a [`Setup`], starts daemons in it, and ends with [`Place::check`], which
+//! verifies both logs and every served set, looks for secrets, and leaves nothing running. In scope: what any black-box test needs. Out of
+//! scope: what a single test claims.
+
+// Each test binary is compiled with its own copy, and uses its own part of it.
+#![allow(dead_code)]
+
+pub(crate) mod check;
+pub(crate) mod client;
+pub(crate) mod daemon;
+pub(crate) mod place;
+pub(crate) mod receipts;
+pub(crate) mod setup;
+#[path = "../support/softhsm.rs"]
+pub(crate) mod softhsm;
+pub(crate) mod verifiers;
+pub(crate) mod wait;
+
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub(crate) use client::{Address, Answer, Client};
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub(crate) use daemon::Daemon;
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub(crate) use place::Place;
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub(crate) use setup::{Keyring, Setup};
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub(crate) use softhsm::{SoftHsm, in_child as on_softhsm};
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub(crate) use wait::{rest, until};
