@@ -13,13 +13,14 @@ use claviger_audit::names::{KeyName, LOG_KEYRING};
 use claviger_audit::record::Asked;
 use serde::{Deserialize, Serialize};
 
-use super::{boot_name, log_key, setup};
+use super::{boot_name, log_key, setup, start_checkpoints};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::health;
 use crate::journal::state::{StateDir, StateError};
-use crate::journal::{self, CreateError, KeyLog, Opening};
+use crate::journal::{self, CreateError, KeyLog, Opening, UseLog};
 use crate::keystore::{Keystore, KeystoreError};
+use crate::signer::Keystores;
 
 /// Why no state was made.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +120,7 @@ pub async fn init(config: &Config, clock: Arc<dyn Clock>) -> Result<Made, InitEr
         }
         verifier_keys.push(verifier_key.to_string());
     }
-    record_intent(config, &state, &clock, intent).await?;
+    finish(config, &state, &clock, &keystores, intent).await?;
     state.forget_intent()?;
     let [keys, uses] = <[String; 2]>::try_from(verifier_keys).unwrap_or_default();
     Ok(Made { verifier_keys: [keys, uses], logs: state.path().join("log") })
@@ -130,17 +131,23 @@ pub(super) fn origins(config: &Config) -> [String; 2] {
     [format!("{}/keys", config.origin), format!("{}/uses/node-{}", config.origin, config.node)]
 }
 
-/// The key log's second record: what was intended. The file may go only after it.
-async fn record_intent(config: &Config, state: &StateDir, clock: &Arc<dyn Clock>, intent: Intent) -> Result<(), InitError> {
-    let folder = state.log_folder(LogKind::Keys);
-    let io = |error: String| InitError::Io { path: folder.clone(), source: io::Error::other(error) };
-    let opening = Opening::local(LogKind::Keys, folder.clone(), clock.clone(), config.node.clone(), boot_name());
-    let keys = KeyLog::open(&opening).map_err(|error| io(error.to_string()))?.log;
+/// The key log's second record, what was intended, and the first checkpoint of each log: from now on a verifier has something to hold on to.
+async fn finish(config: &Config, state: &StateDir, clock: &Arc<dyn Clock>, keystores: &Keystores, intent: Intent) -> Result<(), InitError> {
+    let io = |error: String| InitError::Io { path: state.path().join("log"), source: io::Error::other(error) };
+    let boot = boot_name();
+    let opening = |kind| Opening::local(kind, state.log_folder(kind), clock.clone(), config.node.clone(), boot.clone());
+    let keys = KeyLog::open(&opening(LogKind::Keys)).map_err(|error| io(error.to_string()))?;
     let event = Event::InitIntent(InitIntent { keys: intent.keys.to_vec() });
     // A second run that comes here again finds the record, and adds none.
     let propose = move |keyrings: &Keyrings, _| Ok(if keyrings.size() == 1 { vec![event.clone()] } else { Vec::new() });
-    keys.append(Asked::default(), propose).await.map_err(|error| io(error.to_string()))?;
-    keys.stop().await;
+    keys.log.append(Asked::default(), propose).await.map_err(|error| io(error.to_string()))?;
+    let uses = UseLog::open(&opening(LogKind::Uses), keys.log.clone()).map_err(|error| io(error.to_string()))?;
+    for (coverage, created) in [(keys.coverage, &keys.created), (uses.coverage, &uses.created)] {
+        let checkpoints = start_checkpoints(coverage, created, keystores, clock).map_err(|error| io(error.to_string()))?;
+        checkpoints.checkpoint_now().await.map_err(|error| io(error.to_string()))?;
+    }
+    uses.log.stop().await;
+    keys.log.stop().await;
     Ok(())
 }
 
