@@ -192,6 +192,13 @@ pub(crate) const WORD_RULES: &[WordRule] = &[
         words: &[".unwrap()", ".unwrap_err()"],
     },
     WordRule {
+        name: "no private key has a type here",
+        rooms: PRODUCTION,
+        except: &[],
+        scope: Scope::Production,
+        words: &["ed25519_dalek::SigningKey", "ecdsa::SigningKey", "EcdsaKeyPair", "Ed25519KeyPair", "RsaKeyPair", "rsa::KeyPair"],
+    },
+    WordRule {
         name: "no unfinished code",
         rooms: EVERYTHING,
         except: &[],
