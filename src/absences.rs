@@ -2,7 +2,7 @@
 //!
 //! In scope: back-off per keystore, doubling up to a limit. Out of scope: asking, and a keystore's own recovery, which its adapter does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Keystores that do not answer. One per daemon.
 #[derive(Debug, Default)]
-pub struct Absences(Mutex<BTreeMap<String, Absence>>);
+pub struct Absences {
+    absent: Mutex<BTreeMap<String, Absence>>,
+    /// Those that answered at least once: until then nobody knows.
+    met: Mutex<BTreeSet<String>>,
+}
 
 #[derive(Debug)]
 struct Absence {
@@ -26,7 +30,7 @@ struct Absence {
 impl Absences {
     /// Notes a failure; returns whether the keystore answered until now. `after` is what the keystore itself asks for.
     pub fn failed(&self, keystore: &str, after: Option<Duration>, now: Timestamp) -> bool {
-        let mut absences = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut absences = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
         let before = absences.get(keystore).map(|absence| absence.pause);
         let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
         let wait = pause.max(after.unwrap_or_default()).min(LONGEST_PAUSE);
@@ -36,18 +40,20 @@ impl Absences {
 
     /// Notes an answer; returns whether the keystore was absent until now.
     pub fn answered(&self, keystore: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(keystore).is_some()
+        self.met.lock().unwrap_or_else(PoisonError::into_inner).insert(keystore.to_owned());
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner).remove(keystore).is_some()
     }
 
     /// When to ask each absent keystore again.
     pub fn retry_dates(&self) -> BTreeMap<String, Timestamp> {
-        let absences = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let absences = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
         absences.iter().map(|(name, absence)| (name.clone(), absence.retry)).collect()
     }
 
     /// Whether the keystore answered when it was last asked.
     pub fn is_up(&self, keystore: &str) -> bool {
-        !self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(keystore)
+        let met = self.met.lock().unwrap_or_else(PoisonError::into_inner).contains(keystore);
+        met && !self.absent.lock().unwrap_or_else(PoisonError::into_inner).contains_key(keystore)
     }
 }
 
@@ -59,6 +65,7 @@ mod tests {
     fn pauses_double_up_to_a_limit_and_end_with_an_answer() {
         let absences = Absences::default();
         let now = Timestamp::from_seconds(100);
+        assert!(!absences.is_up("hsm"), "nobody knows yet");
         assert!(absences.failed("hsm", None, now));
         assert_eq!(absences.retry_dates()["hsm"], now + FIRST_PAUSE);
         assert!(!absences.failed("hsm", None, now));

@@ -45,6 +45,8 @@ pub mod setup;
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long a stop waits for the last checkpoints: a dead keystore must not hold it.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
+/// How long a stop waits for a keystore to have finished what it is at.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
 /// How often counted refusals are written.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether the log died, and whether the policy folder was mounted anew.
@@ -319,6 +321,10 @@ impl Daemon {
                 Ok(Err(error)) => tracing::warn!(log = name, %error, "no last checkpoint"),
                 Err(_) => tracing::warn!(log = name, "no last checkpoint: the keystore did not answer"),
             }
+        }
+        // A keystore that is in the middle of a login may be left in pieces by a process that ends (SoftHSM is): its answer says that it is not.
+        for keystore in self.keystores.values() {
+            let _ = tokio::time::timeout(LAST_ANSWER, keystore.health()).await;
         }
         tracing::info!("stopped");
     }
