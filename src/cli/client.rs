@@ -2,7 +2,7 @@
 //!
 //! In scope: one request, one answer, and what a refusal means for the exit code. Out of scope: opening state, which only the daemon does.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -30,11 +30,6 @@ impl Client {
     /// A client of the daemon behind this socket; nothing is connected yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into() }
-    }
-
-    /// The socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
     }
 
     /// Reads.
