@@ -48,6 +48,10 @@ pub enum Event {
     LogRecovered(LogRecovered),
     #[serde(rename = "log.halt")]
     LogHalt(LogHalt),
+    #[serde(rename = "log.key_rotated")]
+    LogKeyRotated(LogKeyRotated),
+    #[serde(rename = "log.adopted")]
+    LogAdopted(LogAdopted),
     #[serde(rename = "daemon.start")]
     DaemonStart(DaemonStart),
     #[serde(rename = "daemon.stop")]
@@ -96,6 +100,10 @@ pub enum Event {
     KeystoreRejected(KeystoreRejected),
     #[serde(rename = "uses.head")]
     UsesHead(UsesHead),
+    #[serde(rename = "uses.pruned")]
+    UsesPruned(UsesPruned),
+    #[serde(rename = "subject.erased")]
+    SubjectErased(SubjectErased),
     #[serde(rename = "clock.stepped")]
     ClockStepped(ClockStepped),
     #[serde(rename = "clock.settled")]
@@ -126,6 +134,8 @@ impl Event {
             Self::LogHeartbeat(_) => "log.heartbeat",
             Self::LogRecovered(_) => "log.recovered",
             Self::LogHalt(_) => "log.halt",
+            Self::LogKeyRotated(_) => "log.key_rotated",
+            Self::LogAdopted(_) => "log.adopted",
             Self::DaemonStart(_) => "daemon.start",
             Self::DaemonStop(_) => "daemon.stop",
             Self::ConfigLoaded(_) => "config.loaded",
@@ -150,6 +160,8 @@ impl Event {
             Self::KeystoreRecovered(_) => "keystore.recovered",
             Self::KeystoreRejected(_) => "keystore.rejected",
             Self::UsesHead(_) => "uses.head",
+            Self::UsesPruned(_) => "uses.pruned",
+            Self::SubjectErased(_) => "subject.erased",
             Self::ClockStepped(_) => "clock.stepped",
             Self::ClockSettled(_) => "clock.settled",
             Self::AdminDenied(_) => "admin.denied",
@@ -165,7 +177,13 @@ impl Event {
     /// Whether this event may stand in `log`.
     pub fn belongs_to(&self, log: LogKind) -> bool {
         match self {
-            Self::LogCreated(_) | Self::LogSegment(_) | Self::LogHeartbeat(_) | Self::LogRecovered(_) | Self::LogHalt(_) => true,
+            Self::LogCreated(_)
+            | Self::LogSegment(_)
+            | Self::LogHeartbeat(_)
+            | Self::LogRecovered(_)
+            | Self::LogHalt(_)
+            | Self::LogKeyRotated(_)
+            | Self::LogAdopted(_) => true,
             Self::KeysSeen(_)
             | Self::Sign(_)
             | Self::SignDenied(_)

@@ -97,6 +97,35 @@ pub struct LogHalt {
     pub reason: String,
 }
 
+/// Another key signs the checkpoints of this log from now on. The checkpoint that covers this record carries the signatures of both keys,
+/// later ones only that of the new one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogKeyRotated {
+    /// The verifier key that signed until now, in C2SP text form.
+    pub old: String,
+    /// The verifier key that signs from now on.
+    pub new: String,
+    /// The keystore that holds the new key.
+    pub keystore: String,
+    /// Where the new key is within it.
+    pub locator: String,
+}
+
+/// This log goes on where another one ended that had lost its tail; always the second record, after `log.created`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogAdopted {
+    /// The origin of the log before.
+    pub origin: String,
+    /// How many of its records are still there, and count.
+    pub size: u64,
+    /// Its Merkle root at that size.
+    pub root: Hash,
+    /// How many more it is known to have had.
+    pub lost: u64,
+}
+
 /// A daemon took the logs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -380,6 +409,36 @@ pub struct KeystoreRejected {
     /// The key in question.
     pub key: Option<KeyName>,
     /// What it said.
+    pub reason: String,
+}
+
+/// Whole segments of a use log were deleted; the hashes of their records are kept, so that proofs go on working.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsesPruned {
+    /// The node.
+    pub of: String,
+    /// The use log's origin.
+    pub origin: String,
+    /// Sequence number of the first record that is left.
+    pub first: u64,
+    /// Its Merkle root at that size.
+    pub root: Hash,
+    /// No record of this time or later was deleted.
+    pub before: Timestamp,
+    /// The operator's.
+    pub reason: String,
+}
+
+/// The key of a year's pseudonyms was destroyed: nobody can tell any more whose they were.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubjectErased {
+    /// The node whose key it was.
+    pub of: String,
+    /// The year, as it stands in the pseudonyms.
+    pub year: u64,
+    /// The operator's.
     pub reason: String,
 }
 
