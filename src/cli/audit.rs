@@ -1,8 +1,11 @@
 //! `claviger audit`: the verifier, as `claviger-audit` has it.
 //!
-//! In scope: running it with the daemon's command line. Out of scope: everything else; it never asks the daemon anything.
+//! In scope: running it with the daemon's command line. Out of scope: everything else; it never asks the daemon anything, but for a JWKS
+//! under a URL that it is given.
 
-use claviger_audit::command::{self, Command};
+use std::process;
+
+use claviger_audit::command::{self, CURL, Command, Fetched};
 
 use super::output::{Failure, Format, Outcome};
 use crate::clock::Clock;
@@ -12,5 +15,11 @@ pub(super) fn run(mut command: Command, clock: &dyn Clock, format: Format) -> Ou
         command.choose_json();
     }
     let mut out = anstream::stdout();
-    command::run(&command, clock.wall(), &mut out).map_err(|failure| Failure::new(failure.exit_code(), failure))
+    command::run(&command, clock.wall(), &fetch, &mut out).map_err(|failure| Failure::new(failure.exit_code(), failure))
+}
+
+/// Runs the system's curl, without a shell; the package of the verifier may start no process.
+fn fetch(url: &str) -> Result<Fetched, String> {
+    let output = process::Command::new(CURL).args(command::curl_arguments(url)).output().map_err(|error| error.to_string())?;
+    command::curl_answer(output.status.success(), &output.stdout, &output.stderr)
 }

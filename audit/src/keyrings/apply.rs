@@ -64,6 +64,8 @@ impl Keyrings {
             Event::KeyImported(e) => self.imported(e, at),
             Event::JwksServed(e) => self.jwks_served(e, &record.node, at),
             Event::UsesHead(e) => self.uses_head(e, at),
+            Event::UsesPruned(e) => self.uses_pruned(e),
+            Event::SubjectErased(e) => self.subject_erased(e),
             Event::DaemonStart(_) => {
                 self.nodes.insert(record.node.clone(), None);
                 Ok(())

@@ -19,6 +19,7 @@ use crate::time::Timestamp;
 use crate::timing::Timing;
 
 mod apply;
+mod retention;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -278,6 +279,10 @@ pub struct Keyrings {
     nodes: BTreeMap<String, Option<Timestamp>>,
     served: BTreeMap<(String, SetName), Served>,
     uses_heads: BTreeMap<String, (Timestamp, UsesHead)>,
+    /// The first record that is left of each use log that was pruned, by its origin.
+    uses_pruned: BTreeMap<String, u64>,
+    /// Years whose pseudonyms nobody can tell any more, by node.
+    erased: BTreeSet<(String, u64)>,
     lost_keystores: BTreeSet<String>,
 }
 

@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use crate::event::LogKind;
 use crate::merkle::Hash;
-use crate::note::VerifierKey;
 use crate::time::Timestamp;
 
 use super::chain::{Scan, Visit, Wanted};
@@ -17,8 +16,9 @@ use super::finding::{Finding, Findings, Verdict};
 use super::keylog::KeyLog;
 use super::notes::{self, Judged, Statement};
 use super::rotation::Rotation;
+use super::signers::Signers;
 use super::uses::UseCheck;
-use super::{Input, LogFiles, Options, pins};
+use super::{Bookmark, Input, LogFiles, Options, pins, resume};
 
 /// What was found out about one log.
 #[derive(Clone, Debug, Serialize)]
@@ -33,14 +33,28 @@ pub struct LogReport {
     pub node: Option<String>,
     /// The verifier key that its first record names.
     pub key: Option<String>,
+    /// The log's keys that a trust file must list: each that signed a checkpoint here, and the one that signs now.
+    pub keys: Vec<String>,
+    /// The number of the first record that is here; those before it were pruned, and only their hashes are left.
+    pub first: u64,
+    /// Records before this one were checked by an earlier run and not read.
+    pub resumed_at: u64,
+    /// With `--incremental`, why the whole log was read nevertheless.
+    pub read_whole_because: Option<String>,
     /// How many lines were read and checked as a chain.
     pub checked: u64,
-    /// How many of them the newest verified checkpoint covers.
+    /// How many records the newest verified checkpoint covers: one that is witnessed, if the trust file demands a quorum.
     pub size: u64,
     /// The root at that size.
     pub root: Option<Hash>,
     /// The time of the last covered record.
     pub time: Option<Timestamp>,
+    /// Until when the quorum vouches that this was the newest checkpoint; `None` where no quorum is demanded.
+    pub witnessed: Option<Timestamp>,
+    /// The witnesses that cosigned it.
+    pub cosigners: Vec<String>,
+    /// How many records after it the log key signed, and no quorum.
+    pub unwitnessed: u64,
     /// How many records no checkpoint covers.
     pub uncovered: u64,
     /// How many lines past everything durable are no records: an unclean stop leaves them.
@@ -49,10 +63,13 @@ pub struct LogReport {
     pub judged: u64,
     /// For a use log: how many signatures there are.
     pub signatures: u64,
-    /// For a use log: the size of the key log that it has seen.
+    /// For a use log: the size of the key log that its covered records have seen.
     pub seen: u64,
     /// The newest verified checkpoint, whole.
     pub head: Option<String>,
+    /// Where a later run may go on after it.
+    #[serde(skip)]
+    pub bookmark: Option<Bookmark>,
 }
 
 /// What a verification says.
@@ -112,7 +129,7 @@ impl Run<'_> {
             self.findings.push(Finding::new(Verdict::Unpinned, "there is no key log here, so nothing says which key was active when"));
             return Ok(keys);
         };
-        let (scan, disk) = self.scan(files, LogKind::Keys, &[], &mut keys)?;
+        let (scan, disk) = self.scan(files, LogKind::Keys, (&[], None), &mut keys)?;
         keys.finish();
         let judged = keys.keyrings().size();
         let mut report = self.settle(files, scan, &disk);
@@ -122,30 +139,48 @@ impl Run<'_> {
     }
 
     fn use_log(&mut self, files: &LogFiles<'_>, keys: &KeyLog) -> io::Result<()> {
+        let (bookmark, read_whole_because) = match self.options.incremental.then(|| resume::bookmark(files, self.options, &self.heads)) {
+            Some(found) => found?.map_or_else(|why| (None, Some(why)), |bookmark| (Some(bookmark), None)),
+            None => (None, None),
+        };
         let mut check = UseCheck::new(keys);
-        let sizes: Vec<u64> = keys.uses_heads().iter().map(|(_, head)| head.size).collect();
-        let (scan, disk) = self.scan(files, LogKind::Uses, &sizes, &mut check)?;
-        let (signatures, seen, unjudged) = (check.signatures(), check.seen(), check.unjudged());
+        if let Some(bookmark) = bookmark {
+            check = check.resumed(bookmark);
+        }
+        let heads = keys.uses_heads().iter().map(|(_, head)| head.size);
+        let sizes: Vec<u64> = heads.chain(keys.uses_pruned().iter().map(|(_, pruned)| pruned.first)).collect();
+        let (scan, disk) = self.scan(files, LogKind::Uses, (&sizes, bookmark), &mut check)?;
+        let (signatures, unjudged) = (check.signatures(), check.unjudged());
         self.compare_heads(&scan, keys);
+        self.compare_prunings(&scan, keys);
         if unjudged > 0 {
             let text = format!("{unjudged} signatures name a state of the key log that could not be replayed, so nobody can judge them");
             self.findings.push(Finding::new(Verdict::Illegal, text).of(scan.created().map_or(&files.name, |created| &created.origin)));
         }
         let mut report = self.settle(files, scan, &disk);
         report.judged = report.checked.saturating_sub(unjudged);
-        (report.signatures, report.seen) = (signatures, seen);
+        // What records say that nobody signed for does not count.
+        report.seen = report.bookmark.as_ref().map_or(0, |bookmark| bookmark.seen);
+        (report.signatures, report.read_whole_because) = (signatures, read_whole_because);
         self.logs.push(report);
         Ok(())
     }
 
-    fn scan(&mut self, files: &LogFiles<'_>, kind: LogKind, sizes: &[u64], visit: &mut dyn Visit) -> io::Result<(Scan, Vec<Statement>)> {
+    fn scan(
+        &mut self,
+        files: &LogFiles<'_>,
+        kind: LogKind,
+        (sizes, bookmark): (&[u64], Option<&Bookmark>),
+        visit: &mut dyn Visit,
+    ) -> io::Result<(Scan, Vec<Statement>)> {
         let disk: Vec<Statement> = files.notes.iter().map(Statement::new).collect();
-        let stated = disk.iter().chain(&self.heads).filter_map(Statement::size);
+        let stated: BTreeSet<u64> = disk.iter().chain(&self.heads).filter_map(Statement::size).collect();
         let wanted = Wanted {
-            sizes: stated.chain(sizes.iter().copied()).collect(),
+            sizes: stated.iter().chain(sizes).copied().collect(),
             leaves: self.options.receipts.iter().map(|receipt| receipt.seq).collect(),
+            bookmarks: stated,
         };
-        let scan = Scan::read(files, kind, wanted, visit, &mut self.findings)?;
+        let scan = Scan::read(files, kind, (wanted, bookmark), visit, &mut self.findings)?;
         Ok((scan, disk))
     }
 
@@ -154,16 +189,17 @@ impl Run<'_> {
         let created = scan.created().cloned();
         let origin = created.as_ref().map(|event| event.origin.clone()).or_else(|| self.trusted_origin(disk));
         let label = origin.as_deref().unwrap_or(&files.name).to_owned();
-        let keys = origin.as_ref().map(|origin| self.keys_of(origin, created.as_ref().map(|event| event.key.as_str())));
-        let judged = keys.zip(origin.as_ref()).map(|(keys, origin)| {
+        let signers = origin.as_ref().map(|origin| Signers::of(origin, scan.log_keys(), self.options.trust.as_ref(), &mut self.findings));
+        let judged = signers.as_ref().zip(origin.as_ref()).map(|(signers, origin)| {
             let remembered = self.heads.iter().filter(|head| head.origin() == Some(origin));
             let statements: Vec<&Statement> = disk.iter().chain(remembered).collect();
-            notes::judge(&scan, origin, &keys, &statements, &mut self.findings)
+            notes::judge(&scan, origin, (signers, self.options.trust.as_ref()), &statements, &mut self.findings)
         });
-        let Judged { covered, stated } = judged.unwrap_or_default();
+        let Judged { covered, signed, stated, used } = judged.unwrap_or_default();
+        let keys = signers.map(|signers| signers.needed(&used)).unwrap_or_default();
         let size = covered.as_ref().map_or(0, |covered| covered.size);
         let torn = scan.settle_unreadable(stated, &label, &mut self.findings);
-        if size == 0 {
+        if signed == 0 {
             let text = if scan.size() == 0 { "the log is empty" } else { "no verified checkpoint covers any record" };
             self.findings.push(Finding::new(Verdict::Unpinned, text).of(&label));
         }
@@ -176,43 +212,25 @@ impl Run<'_> {
             origin: created.as_ref().map(|event| event.origin.clone()),
             node: scan.node().map(str::to_owned),
             key: created.map(|event| event.key),
-            checked: scan.size(),
+            keys,
+            first: scan.first(),
+            resumed_at: scan.resumed_at(),
+            read_whole_because: None,
+            checked: scan.size().saturating_sub(scan.first().max(scan.resumed_at())),
             size,
             root: covered.as_ref().map(|covered| covered.root),
             time: covered.as_ref().and_then(|covered| covered.time),
-            uncovered: scan.size().saturating_sub(size),
+            witnessed: covered.as_ref().and_then(|covered| covered.witnessed.time),
+            cosigners: covered.as_ref().map(notes::Covered::cosigners).unwrap_or_default(),
+            unwitnessed: signed.saturating_sub(size),
+            uncovered: scan.size().saturating_sub(signed),
             torn,
             judged: 0,
             signatures: 0,
             seen: 0,
+            bookmark: scan.bookmark(size).cloned(),
             head: covered.map(|covered| covered.note),
         }
-    }
-
-    /// The keys that may sign for a log: those of the trust file, or, without one, the key that the log names itself.
-    fn keys_of(&mut self, origin: &str, own: Option<&str>) -> Vec<VerifierKey> {
-        let own = own.map(str::parse::<VerifierKey>).transpose();
-        let own = own.unwrap_or_else(|error| {
-            self.findings.push(Finding::new(Verdict::Unsigned, format!("log.created names no verifier key: {error}")).of(origin));
-            None
-        });
-        let Some(trust) = &self.options.trust else { return own.into_iter().collect() };
-        let trusted: Vec<VerifierKey> = trust.logs().iter().map(|log| log.key.clone()).filter(|key| key.name() == origin).collect();
-        match own {
-            _ if trusted.is_empty() => {
-                // Its own key still says whether the log is whole, which helps whoever looks for the reason.
-                self.findings.push(Finding::new(Verdict::Unpinned, "the trust file knows no log of this origin").of(origin));
-                return own.into_iter().collect();
-            }
-            Some(own) if !trusted.contains(&own) => {
-                let text = "the log names a key that the trust file does not; if you expect it, add the line that is shown as found";
-                let lines: Vec<String> = trusted.iter().map(|key| format!("log {key}")).collect();
-                let finding = Finding::new(Verdict::Unsigned, text).of(origin);
-                self.findings.push(finding.differ(lines.join(", "), format_args!("log {own}")));
-            }
-            _ => {}
-        }
-        trusted
     }
 
     /// A log whose first record is gone may still have a checkpoint by a key that is trusted.
@@ -228,6 +246,7 @@ impl Run<'_> {
         for (at, head) in keys.uses_heads().iter().filter(|(_, head)| head.origin == created.origin) {
             let finding = match scan.root_at(head.size) {
                 Some(root) if root == head.root => continue,
+                None if head.size < scan.resumed_at() => continue,
                 Some(root) => {
                     let finding = Finding::new(Verdict::Tampered, "the use log is not the one that the key log names");
                     finding.differ(format_args!("root {} at size {}", head.root, head.size), format_args!("root {root}"))
@@ -238,6 +257,27 @@ impl Run<'_> {
                 }
             };
             self.findings.push(finding.of(&created.origin).at(at));
+        }
+    }
+
+    /// What is missing at the beginning of a use log against what the key log says was pruned. Fewer records may be missing than it says: a
+    /// pruning that was cut short is taken up again.
+    fn compare_prunings(&mut self, scan: &Scan, keys: &KeyLog) {
+        let Some(created) = scan.created() else { return };
+        let mut recorded = 0;
+        for (at, pruned) in keys.uses_pruned().iter().filter(|(_, pruned)| pruned.origin == created.origin) {
+            recorded = recorded.max(pruned.first);
+            if let Some(root) = scan.root_at(pruned.first).filter(|root| *root != pruned.root) {
+                let text = format!("the hashes of the records before {} are not those of the records that were pruned", pruned.first);
+                let finding = Finding::new(Verdict::Tampered, text).of(&created.origin).at(at);
+                self.findings.push(finding.differ(format_args!("root {}", pruned.root), format_args!("root {root}")));
+            }
+        }
+        if scan.first() > recorded {
+            let text = "the beginning of the use log is missing, and no uses.pruned of the key log says that it was pruned";
+            let finding = Finding::new(Verdict::Truncated, text).of(&created.origin);
+            self.findings
+                .push(finding.differ(format_args!("records from {recorded} on"), format_args!("records from {} on", scan.first())));
         }
     }
 
