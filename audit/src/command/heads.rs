@@ -1,10 +1,9 @@
 //! Remembered heads: a file with one note, or a folder with one note per log and, beside those of use logs, where to go on after them.
 //!
-//! In scope: reading them, and writing them so that a crash leaves the old one or the new one. Out of scope: when that is right.
+//! In scope: reading them, and saving one for each log. Out of scope: when that is right.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::event::LogKind;
 use crate::names::is_label;
@@ -56,11 +55,11 @@ pub(super) fn save(path: &Path, report: &Report) -> Result<(), Failure> {
             // The key log is always read whole: it is the state.
             if let Some(bookmark) = log.bookmark.as_ref().filter(|_| log.kind == LogKind::Uses) {
                 let text = serde_json::to_string(bookmark).map_err(io::Error::from)? + "\n";
-                write(&path.join(format!("{name}{FRONTIER}")), &text)?;
+                files::replace(&path.join(format!("{name}{FRONTIER}")), &text)?;
             }
-            write(&path.join(name), head)?;
+            files::replace(&path.join(name), head)?;
         } else if log.kind == LogKind::Keys {
-            write(path, head)?;
+            files::replace(path, head)?;
         }
     }
     Ok(())
@@ -76,27 +75,9 @@ fn name_of(log: &LogReport) -> Result<String, Failure> {
 }
 
 fn is_head(name: &str) -> bool {
-    name == "keys" || name.starts_with("uses-") && ![TEMPORARY, FRONTIER].iter().any(|suffix| name.ends_with(suffix))
+    name == "keys" || name.starts_with("uses-") && ![files::TEMPORARY, FRONTIER].iter().any(|suffix| name.ends_with(suffix))
 }
 
-const TEMPORARY: &str = ".new";
 const FRONTIER: &str = ".frontier";
 /// Largest frontier file: 64 hashes, and names.
 const MAX_FRONTIER: usize = 1 << 14;
-
-fn write(path: &Path, note: &str) -> Result<(), Failure> {
-    let failed = |error| Failure::File { path: path.to_owned(), error };
-    let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
-    name.push(TEMPORARY);
-    let temporary = path.with_file_name(name);
-    // The commit point is the rename: before it the old head counts, after it the new one.
-    let replace = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(note.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
-    };
-    replace().map_err(failed)
-}

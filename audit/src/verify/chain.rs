@@ -23,7 +23,7 @@ use super::{Bookmark, LogFiles, Segment};
 
 mod past;
 
-pub(super) use past::{FirstRecord, begins_at, first_record};
+pub(super) use past::{FirstRecord, HASH_BYTES, begins_at, first_record, pruned_before};
 
 /// What wants to see the records of a log.
 pub(super) trait Visit {

@@ -5,6 +5,7 @@
 //!
 //! Files by story: `chain` reads one log; `keylog`, `on_time` and `uses` judge what its records say; `signers` and `notes` compare it with
 //! what was signed; `pins` holds it against what the verifier brought; `resume` decides what an earlier run has done; `run` tells the order.
+//! `leaves` gives the leaf hashes of a log, for proofs.
 
 use std::io::{self, BufRead};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::trust::Policy;
 mod chain;
 mod finding;
 mod keylog;
+pub mod leaves;
 mod notes;
 mod on_time;
 mod pins;
@@ -31,7 +33,7 @@ mod uses;
 pub use finding::{Finding, Findings, Location, MOST_FINDINGS, Verdict};
 pub use keylog::KeyLog;
 pub use rotation::{Rotation, Slack};
-pub use run::{LogReport, Report};
+pub use run::{ForkFile, LogReport, Report};
 
 /// One segment of a log, which can be opened when its turn comes.
 pub struct Segment<'a> {

@@ -1,20 +1,22 @@
 //! Signed notes against a log: what the log key stated, on the disk or in somebody's memory, whether the lines agree, and who witnessed it.
 //!
-//! In scope: signatures, sizes, roots and the quorum; truncation, tampering and forks that they show. Out of scope: which log key is in
-//! force at which size (`signers`).
+//! In scope: signatures, sizes, roots and the quorum; truncation, tampering and forks that they show, and what proves a fork to others. Out
+//! of scope: which log key is in force at which size (`signers`).
 
 use std::collections::BTreeMap;
+use std::io;
 
 use crate::checkpoint::Checkpoint;
-use crate::merkle::Hash;
+use crate::merkle::{Hash, ProofMaker, verify_consistency};
 use crate::note::{Note, NoteError, VerifiedSignatures, VerifierKey};
+use crate::proof::{ForkProof, Grafted};
 use crate::time::Timestamp;
 use crate::trust::{MissingQuorum, Policy, Witnessed};
 
-use super::NoteFile;
 use super::chain::Scan;
 use super::finding::{Finding, Findings, Verdict};
 use super::signers::Signers;
+use super::{LogFiles, NoteFile, leaves};
 
 /// A note, not yet verified.
 pub(super) struct Statement {
@@ -121,14 +123,14 @@ pub(super) struct Judged {
     pub(super) used: Vec<VerifierKey>,
 }
 
-/// Compares what was signed with what is there.
+/// Compares what was signed with what is there. A fork makes it read the log once more, for the proof.
 pub(super) fn judge(
-    scan: &Scan,
+    (files, scan): (&LogFiles<'_>, &Scan),
     origin: &str,
     (signers, policy): (&Signers<'_>, Option<&Policy>),
     statements: &[&Statement],
     findings: &mut Findings,
-) -> Judged {
+) -> io::Result<Judged> {
     let mut judged = Judged::default();
     let mut agreeing = Vec::new();
     let mut differing = Vec::new();
@@ -152,8 +154,15 @@ pub(super) fn judge(
         }
     }
     let newest = agreeing.iter().max_by_key(|stated| stated.size);
+    let mut proven = false;
     for (stated, root) in &differing {
-        findings.push(differs(stated, *root, newest).of(origin));
+        let mut finding = differs(stated, *root, newest).of(origin);
+        // One proof convicts the key. More would only make the log be read again.
+        if let Some(newest) = newest.filter(|_| finding.verdict == Verdict::Forked && !proven) {
+            finding.proof = prove_fork(files, stated, *root, newest)?.map(Box::new);
+            proven = finding.proof.is_some();
+        }
+        findings.push(finding);
     }
     agreeing.retain(|stated| {
         let keys: Vec<&VerifierKey> = stated.signed_by(origin).collect();
@@ -170,7 +179,7 @@ pub(super) fn judge(
         Err(Some(missing)) => findings.push(quorum_missing(&missing, judged.signed).of(origin)),
         Err(None) => {}
     }
-    judged
+    Ok(judged)
 }
 
 /// The newest checkpoint that is witnessed as the trust file demands. Cosignatures count together wherever notes of one size hold them.
@@ -229,4 +238,16 @@ fn differs(stated: &Stated<'_>, root: Hash, newest: Option<&Stated<'_>>) -> Find
         None => Finding::new(Verdict::Tampered, format!("the records are not those that {} covers", stated.name)),
     };
     finding.differ(format_args!("root {} at size {}", stated.root, stated.size), format_args!("root {root}"))
+}
+
+/// `None` if the lines changed since they were scanned: then they prove nothing.
+fn prove_fork(files: &LogFiles<'_>, stated: &Stated<'_>, root: Hash, longer: &Stated<'_>) -> io::Result<Option<ForkProof>> {
+    let (shorter, other) = (stated.note.clone(), longer.note.clone());
+    if stated.size == longer.size {
+        return Ok(Some(ForkProof { shorter, longer: other, grafted: None }));
+    }
+    let Ok(maker) = ProofMaker::consistency(stated.size, longer.size) else { return Ok(None) };
+    let Ok(hashes) = leaves::prove(files, maker)? else { return Ok(None) };
+    let holds = verify_consistency(stated.size, &root, longer.size, &longer.root, &hashes).is_ok();
+    Ok(holds.then_some(ForkProof { shorter, longer: other, grafted: Some(Grafted { root, hashes }) }))
 }

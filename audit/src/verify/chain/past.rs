@@ -14,7 +14,7 @@ use super::{Finding, Findings, Location, Scan, Verdict, Visit, number_in};
 use crate::verify::{Bookmark, LogFiles, Segment};
 
 /// Bytes of a hash in a file of hashes.
-const HASH: usize = 32;
+pub(in crate::verify) const HASH_BYTES: usize = 32;
 
 /// How a log begins.
 pub(in crate::verify) struct FirstRecord {
@@ -44,6 +44,12 @@ pub(in crate::verify) fn begins_at(files: &LogFiles<'_>) -> u64 {
     files.segments.first().and_then(|segment| number_in(&segment.name, ".jsonl")).unwrap_or_default()
 }
 
+/// The files of hashes of what was deleted before record `start`. A segment that is here is read, whether its hashes are here too or not: a
+/// pruning that was cut short leaves both.
+pub(in crate::verify) fn pruned_before<'f, 'a>(files: &'f LogFiles<'a>, start: u64) -> impl Iterator<Item = &'f Segment<'a>> {
+    files.pruned.hashes.iter().filter(move |file| number_in(&file.name, ".hashes").is_some_and(|first| first < start))
+}
+
 impl Scan {
     /// The first record is known: which log this is.
     pub(super) fn begin(&mut self, event: &LogCreated, node: &str) {
@@ -54,10 +60,7 @@ impl Scan {
 
     /// Reads the hashes of pruned segments, if there are any, as the leaves that they are. Gives the segment to begin with.
     pub(super) fn read_pruned(&mut self, files: &LogFiles<'_>, visit: &mut dyn Visit, findings: &mut Findings) -> io::Result<usize> {
-        let start = begins_at(files);
-        // A segment that is here is read, whether its hashes are here too or not: a pruning that was cut short leaves both.
-        let before = |file: &&Segment<'_>| number_in(&file.name, ".hashes").is_some_and(|first| first < start);
-        let hashes: Vec<&Segment<'_>> = files.pruned.hashes.iter().filter(before).collect();
+        let hashes: Vec<&Segment<'_>> = pruned_before(files, begins_at(files)).collect();
         // The key log is the state, and is never pruned.
         if hashes.is_empty() || self.kind == LogKind::Keys {
             return Ok(0);
@@ -88,7 +91,7 @@ impl Scan {
         visit: &mut dyn Visit,
         findings: &mut Findings,
     ) -> io::Result<()> {
-        let place = |seq: u64, index: u64| Location { file: file.name.clone(), line: index + 1, seq, offset: index * HASH as u64 };
+        let place = |seq: u64, index: u64| Location { file: file.name.clone(), line: index + 1, seq, offset: index * HASH_BYTES as u64 };
         let due = self.frontier.size();
         if let Some(first) = number_in(&file.name, ".hashes").filter(|first| *first != due) {
             let finding =
@@ -97,15 +100,15 @@ impl Scan {
         }
         let mut reader = (file.open)()?;
         for index in 0.. {
-            let mut bytes = [0; HASH];
+            let mut bytes = [0; HASH_BYTES];
             let length = fill(reader.as_mut(), &mut bytes)?;
             let at = place(self.frontier.size(), index);
             if length == 0 {
                 break;
             }
-            if length < HASH {
+            if length < HASH_BYTES {
                 let finding = Finding::new(Verdict::Tampered, "a file of hashes ends within a hash").at(&at);
-                findings.push(finding.differ(format_args!("{HASH} bytes"), format_args!("{length} bytes")));
+                findings.push(finding.differ(format_args!("{HASH_BYTES} bytes"), format_args!("{length} bytes")));
                 break;
             }
             let leaf = Hash::from_bytes(bytes);
