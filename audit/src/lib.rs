@@ -18,6 +18,7 @@ pub mod note;
 pub mod proof;
 pub mod record;
 pub mod report;
+pub mod tiles;
 pub mod time;
 pub mod timing;
 pub mod trust;
