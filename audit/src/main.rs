@@ -5,11 +5,12 @@
 
 use std::io::{self, Write as _};
 use std::process::{self, ExitCode};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use claviger_audit::Timestamp;
-use claviger_audit::command::{self, CURL, Command, Failure, Fetched};
+use claviger_audit::command::{self, CURL, Command, Failure, Fetched, Machine};
 
 /// Verify and read the audit logs of Claviger, offline.
 #[derive(Parser)]
@@ -21,7 +22,8 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = command::run(&cli.command, wall_clock(), &fetch, &mut io::BufWriter::new(io::stdout().lock()));
+    let machine = Machine { clock: &wall_clock, fetch: &fetch, wait: &thread::sleep };
+    let result = command::run(&cli.command, &machine, &mut io::BufWriter::new(io::stdout().lock()));
     ExitCode::from(result.unwrap_or_else(|failure| {
         let is_closed = matches!(&failure, Failure::Io(error) if error.kind() == io::ErrorKind::BrokenPipe);
         if !is_closed {

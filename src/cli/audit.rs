@@ -5,7 +5,7 @@
 
 use std::process;
 
-use claviger_audit::command::{self, CURL, Command, Fetched};
+use claviger_audit::command::{self, CURL, Command, Fetched, Machine};
 
 use super::output::{Failure, Format, Outcome};
 use crate::clock::Clock;
@@ -15,7 +15,8 @@ pub(super) fn run(mut command: Command, clock: &dyn Clock, format: Format) -> Ou
         command.choose_json();
     }
     let mut out = anstream::stdout();
-    command::run(&command, clock.wall(), &fetch, &mut out).map_err(|failure| Failure::new(failure.exit_code(), failure))
+    let machine = Machine { clock: &|| clock.wall(), fetch: &fetch, wait: &std::thread::sleep };
+    command::run(&command, &machine, &mut out).map_err(|failure| Failure::new(failure.exit_code(), failure))
 }
 
 /// Runs the system's curl, without a shell; the package of the verifier may start no process.

@@ -1,4 +1,4 @@
-//! `--jwks URL`: what is asked of the system's `curl`, and what it answers.
+//! URLs: what is asked of the system's `curl`, and what it answers.
 //!
 //! In scope: which URLs are opened, the arguments, and taking the answer apart. Out of scope: running it. This package opens no socket and
 //! starts no process; whoever calls [`super::run`] brings a [`Fetch`].
@@ -20,12 +20,15 @@ pub struct Fetched {
 /// The program that a [`Fetch`] runs.
 pub const CURL: &str = "curl";
 
+/// The most that curl takes: an entry bundle of 256 records of 65,535 bytes, with their lengths.
+const MOST_BYTES: &str = "16777472";
+
 /// Its arguments for a URL. Nothing of the user's own settings counts, and a redirect leads to the same scheme only.
 pub fn curl_arguments(url: &str) -> Vec<String> {
     let scheme = if url.starts_with("http://") { "=http" } else { "=https" };
     // --disable must come first.
     let fixed = ["--disable", "--fail", "--silent", "--show-error", "--globoff", "--include", "--location", "--max-redirs", "3"];
-    let limits = ["--max-time", "30", "--max-filesize", "1048576", "--proto", scheme, "--url", url];
+    let limits = ["--max-time", "30", "--max-filesize", MOST_BYTES, "--proto", scheme, "--url", url];
     fixed.into_iter().chain(limits).map(str::to_owned).collect()
 }
 
@@ -39,7 +42,7 @@ pub fn curl_answer(succeeded: bool, output: &[u8], errors: &[u8]) -> Result<Fetc
         return Err(String::from_utf8_lossy(errors).trim().to_owned());
     }
     let (mut rest, mut log_size) = (output, None);
-    // A JWKS is an object, so a body never looks like another header.
+    // A JWKS is an object, a checkpoint begins with an origin and a bundle with a length, so a body never looks like another header.
     while rest.starts_with(b"HTTP/") {
         let end = rest.windows(4).position(|four| four == b"\r\n\r\n").ok_or("the answer's header has no end")?;
         log_size = log_size_in(&rest[..end]);

@@ -1,10 +1,11 @@
 //! The commands: what `claviger-audit` does, and `claviger audit` with it.
 //!
 //! In scope: arguments, reading the files that they name, writing the answer. Out of scope: reading arguments from the environment and the
-//! clock from the machine, and fetching a URL (`main` does, or the daemon's command line).
+//! clock from the machine, waiting, and fetching a URL ([`Machine`]: `main` has them, or the daemon's command line).
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
 
@@ -15,20 +16,24 @@ mod args;
 mod fetch;
 mod files;
 mod find;
+mod follow;
 mod forks;
 mod heads;
 mod lines;
 mod proofs;
 mod proving;
 mod publish;
+mod pull;
 mod show;
 mod verifying;
 
 pub use fetch::{CURL, Fetch, Fetched, curl_answer, curl_arguments};
 pub use find::FindArgs;
+pub use follow::FollowArgs;
 pub use proofs::{AnswerFormat, VerifyConsistencyArgs, VerifyForkArgs, VerifyProofArgs};
 pub use proving::{ProveArgs, ProveConsistencyArgs};
 pub use publish::{JwksArgs, TrustArgs};
+pub use pull::PullArgs;
 pub use show::ShowArgs;
 pub use verifying::{Format, VerifyArgs};
 
@@ -72,6 +77,15 @@ pub enum Command {
     VerifyFork(VerifyForkArgs),
     /// Print a trust file that holds the logs' own keys: trust on first use
     Trust(TrustArgs),
+    /// Copy a key log that is served over HTTP (C2SP tlog-tiles), for the other commands; nothing is verified
+    ///
+    /// The copy is what the served checkpoint covers, and replaces the last one as a whole. 10: the records that are served do not lead to
+    /// the root that is served; the last copy is left as it was.
+    Pull(PullArgs),
+    /// Watch a key log: print new records as they are covered, and end with the verdict of the first thing that is wrong
+    ///
+    /// Each round verifies against the round before, so a fork ends it with 12, a rollback with 11.
+    Follow(FollowArgs),
 }
 
 impl Command {
@@ -80,10 +94,11 @@ impl Command {
         match self {
             Self::Verify(args) => args.format = Format::Json,
             Self::Show(args) => args.format = show::Output::Json,
+            Self::Follow(args) => args.format = show::Output::Json,
             Self::VerifyProof(args) => args.format = AnswerFormat::Json,
             Self::VerifyConsistency(args) => args.format = AnswerFormat::Json,
             Self::VerifyFork(args) => args.format = AnswerFormat::Json,
-            Self::Find(_) | Self::Jwks(_) | Self::Prove(_) | Self::ProveConsistency(_) | Self::Trust(_) => {}
+            Self::Find(_) | Self::Jwks(_) | Self::Prove(_) | Self::ProveConsistency(_) | Self::Pull(_) | Self::Trust(_) => {}
         }
     }
 }
@@ -140,12 +155,24 @@ impl Failure {
     }
 }
 
-/// Runs a command and gives its exit code. `now` is the default of `--now`; `fetch` opens URLs, and only `verify --jwks URL` asks for one.
+/// What a command may ask of the machine. This package has no clock, no socket and no thread of its own.
+#[derive(Clone, Copy)]
+pub struct Machine<'m> {
+    /// The wall clock: the default of `--now`.
+    pub clock: &'m dyn Fn() -> Timestamp,
+    /// Opens a URL.
+    pub fetch: &'m Fetch<'m>,
+    /// Returns after this long.
+    pub wait: &'m dyn Fn(Duration),
+}
+
+/// Runs a command and gives its exit code.
 ///
 /// # Errors
 ///
 /// [`Failure`], with its own exit code: there is no verdict then.
-pub fn run(command: &Command, now: Timestamp, fetch: &Fetch<'_>, out: &mut dyn Write) -> Result<u8, Failure> {
+pub fn run(command: &Command, machine: &Machine<'_>, out: &mut dyn Write) -> Result<u8, Failure> {
+    let (now, fetch) = ((machine.clock)(), machine.fetch);
     match command {
         Command::Verify(args) => verifying::run(args, now, fetch, out),
         Command::Show(args) => show::run(args, out),
@@ -157,6 +184,8 @@ pub fn run(command: &Command, now: Timestamp, fetch: &Fetch<'_>, out: &mut dyn W
         Command::VerifyConsistency(args) => proofs::verify_consistency(args, out),
         Command::VerifyFork(args) => proofs::verify_fork(args, out),
         Command::Trust(args) => publish::trust(args, now, out),
+        Command::Pull(args) => pull::run(args, fetch, out),
+        Command::Follow(args) => follow::run(args, machine, out),
     }
 }
 

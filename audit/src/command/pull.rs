@@ -60,7 +60,8 @@ pub(super) fn pull(args: &PullArgs, fetch: &Fetch<'_>, out: &mut dyn Write) -> R
     let note = source.get("checkpoint")?;
     let parsed = Note::parse(&note).map_err(|error| error.to_string());
     let stated: Result<Checkpoint, String> = parsed.and_then(|note| note.text().parse().map_err(|error| format!("{error}")));
-    let stated = stated.map_err(|error| Failure::Refused(Verdict::Unsigned, format!("{}/checkpoint is no checkpoint: {error}", source.base)))?;
+    let stated =
+        stated.map_err(|error| Failure::Refused(Verdict::Unsigned, format!("{}/checkpoint is no checkpoint: {error}", source.base)))?;
     let known = whole_bundles(&args.folder.join(KEYS), stated.size)?;
     let mut copied = copy(args, &source, &stated, known, out)?;
     if copied.root() != stated.root && known > 0 {

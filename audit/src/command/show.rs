@@ -66,7 +66,7 @@ pub(super) fn run(args: &ShowArgs, out: &mut dyn Write) -> Result<u8, Failure> {
                 let members = members(bytes);
                 if left > 0 && fits(args, &record, &members, &keyrings) {
                     left -= 1;
-                    print(args.format, bytes, &record, &members, out)?;
+                    print_members(args.format, bytes, &record, &members, out)?;
                 }
             }
             // Pass-through output is for programs, which want records and nothing else.
@@ -111,7 +111,12 @@ fn fits(args: &ShowArgs, record: &Record, members: &Map<String, Value>, keyrings
     event && kid && args.keyring.as_deref().is_none_or(about) && args.since.is_none_or(|since| record.time >= since)
 }
 
-fn print(output: Output, bytes: &[u8], record: &Record, members: &Map<String, Value>, out: &mut dyn Write) -> io::Result<()> {
+/// Prints one record.
+pub(super) fn print(output: Output, bytes: &[u8], record: &Record, out: &mut dyn Write) -> io::Result<()> {
+    print_members(output, bytes, record, &members(bytes), out)
+}
+
+fn print_members(output: Output, bytes: &[u8], record: &Record, members: &Map<String, Value>, out: &mut dyn Write) -> io::Result<()> {
     if output == Output::Json {
         out.write_all(bytes)?;
         return out.write_all(b"\n");
