@@ -70,3 +70,6 @@ fn witnessed(note: &Note, trust: Option<&Policy>) -> Result<(Checkpoint, Witness
     let witnessed = quorum.map_err(|missing| Refusal::new(Verdict::Unsigned, missing.to_string()))?;
     Ok((checkpoint, witnessed.unwrap_or(Witnessed { time: None, cosigners: Vec::new() })))
 }
+
+#[cfg(test)]
+mod tests;
