@@ -206,7 +206,9 @@ proptest! {
             let proof = made.unwrap();
             prop_assert_eq!(proof.check(&question(&trust)).unwrap().size, covers);
             let another = Receipt { log: ORIGIN.into(), seq, leaf: leaf_hash(b"another") };
-            prop_assert_eq!(verdict(proof.check(&Question { receipt: Some(&another), ..question(&trust) })), Verdict::Tampered);
+            let refusal = proof.check(&Question { receipt: Some(&another), ..question(&trust) }).unwrap_err();
+            prop_assert_eq!(refusal.verdict, Verdict::Tampered);
+            prop_assert!(refusal.text.contains("not the one that the receipt names"));
         } else {
             prop_assert_eq!(unprovable(made), "unsigned");
         }
@@ -337,6 +339,21 @@ fn a_record_that_is_not_there_is_not_proven() {
     assert_eq!(unprovable(inclusion(&headless.files([log.note(7)]), &wanted(3), None)), "unpinned");
 }
 
+/// The log key may have signed for lines that no log may have; a proof of them is true, and proves nothing.
+#[test]
+fn what_is_in_the_tree_must_be_a_record_in_its_place() {
+    let trust = trust("quorum none\n");
+    let mut log = Log::new(9, "one");
+    log.lines.swap(4, 5);
+    log.lines[6] = b"no record".to_vec();
+    for (seq, why) in [(4, "calls itself record 5"), (6, "no record")] {
+        let proof = inclusion(&log.files([log.note(9)]), &wanted(seq), Some(&trust)).unwrap();
+        let refusal = proof.check(&question(&trust)).unwrap_err();
+        assert_eq!(refusal.verdict, Verdict::Tampered);
+        assert!(refusal.text.contains(why), "{refusal}");
+    }
+}
+
 #[test]
 fn notes_from_elsewhere_must_be_of_this_history() {
     let (log, other) = (Log::new(9, "one"), Log::new(9, "two"));
@@ -371,6 +388,13 @@ fn what_is_no_fork_proves_none() {
     let text = Checkpoint::new(ORIGIN, 9, other.root(9)).to_string();
     let forged = signed_note(&text, &[(&key(ORIGIN, 5), secret(5).sign(text.as_bytes()).to_bytes())]).unwrap();
     assert_eq!(verdict(fork(log.note(9), forged).check(Some(&trust))), Verdict::Unsigned);
+    // A log cannot save itself by a cosignature that does not verify, beside its own signature that does.
+    let (witness, line) = witness(2, 1, "another text\n");
+    let spoiled = Note::parse((other.note(9).to_string() + &line).as_bytes()).unwrap();
+    let watched = self::trust(&format!("{witness}quorum w2\n"));
+    assert!(fork(log.note(9), spoiled.clone()).check(Some(&watched)).is_ok());
+    let proof = inclusion(&other.files([other.note(9)]), &wanted(1), None).unwrap();
+    assert_eq!(verdict(InclusionProof { note: spoiled, ..proof }.check(&question(&watched))), Verdict::Unsigned);
     // A log that only grew, dressed up as a fork.
     let stretch = Stretch { from: 4, to: Some(9), notes: Vec::new() };
     let hashes = consistency(&log.files([]), &stretch, None).unwrap().hashes;

@@ -126,7 +126,9 @@ pub(super) fn judge(
     for (number, (stated, root, other)) in contradictions(&differing, &missing, newest.as_ref()).into_iter().enumerate() {
         let mut finding = fork(stated, root, other).of(origin);
         // One proof convicts the key. More would only make the log be read again.
-        finding.proof = Some(number).filter(|number| *number == 0).and_then(|_| prove_fork(files, stated, root, other)).map(Box::new);
+        if number == 0 {
+            finding.proof = prove_fork(files, stated, root, other).map(Box::new);
+        }
         findings.push(finding);
     }
     let covered = newest.filter(|stated| stated.size > 0).map(|stated| Covered {
