@@ -197,7 +197,7 @@ impl HashTiles {
             }
             let hashes = &mut self.levels[level];
             hashes.push(hash);
-            if hashes.len() % usize::from(WIDTH) == 0 {
+            if hashes.len().is_multiple_of(usize::from(WIDTH)) {
                 next = Some(root_of(&hashes[hashes.len() - usize::from(WIDTH)..]));
             }
         }

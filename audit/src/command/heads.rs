@@ -9,7 +9,7 @@ use crate::event::LogKind;
 use crate::names::is_label;
 use crate::verify::{Bookmark, LogReport, NoteFile, Report};
 
-use super::{Failure, files};
+use super::{Failure, files, writing};
 
 /// Most notes in one folder of heads: one per node, and the key log's.
 const MOST_HEADS: usize = 256;
@@ -55,11 +55,11 @@ pub(super) fn save(path: &Path, report: &Report) -> Result<(), Failure> {
             // The key log is always read whole: it is the state.
             if let Some(bookmark) = log.bookmark.as_ref().filter(|_| log.kind == LogKind::Uses) {
                 let text = serde_json::to_string(bookmark).map_err(io::Error::from)? + "\n";
-                files::replace(&path.join(format!("{name}{FRONTIER}")), &text)?;
+                writing::replace(&path.join(format!("{name}{FRONTIER}")), &text)?;
             }
-            files::replace(&path.join(name), head)?;
+            writing::replace(&path.join(name), head)?;
         } else if log.kind == LogKind::Keys {
-            files::replace(path, head)?;
+            writing::replace(path, head)?;
         }
     }
     Ok(())
@@ -75,7 +75,7 @@ fn name_of(log: &LogReport) -> Result<String, Failure> {
 }
 
 fn is_head(name: &str) -> bool {
-    name == "keys" || name.starts_with("uses-") && ![files::TEMPORARY, FRONTIER].iter().any(|suffix| name.ends_with(suffix))
+    name == "keys" || name.starts_with("uses-") && ![writing::TEMPORARY, FRONTIER].iter().any(|suffix| name.ends_with(suffix))
 }
 
 const FRONTIER: &str = ".frontier";

@@ -26,6 +26,7 @@ mod publish;
 mod pull;
 mod show;
 mod verifying;
+mod writing;
 
 pub use fetch::{CURL, Fetch, Fetched, curl_answer, curl_arguments};
 pub use find::FindArgs;
@@ -138,6 +139,9 @@ pub enum Failure {
     /// The answer could not be written, or a log not be read to its end.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// There is no proof of what was asked for.
+    #[error("no proof ({}, exit {}): {}", .0.name(), .0.exit_code(), .1)]
+    Unproven(Verdict, String),
     /// The log is in no state to answer from.
     #[error("the log is {}: {}", .0.name(), .1)]
     Refused(Verdict, String),
@@ -150,7 +154,7 @@ impl Failure {
             Self::Usage(_) => EXIT_USAGE,
             Self::NotFound(_) => EXIT_NOT_FOUND,
             Self::File { .. } | Self::Fetch { .. } | Self::Io(_) => EXIT_IO,
-            Self::Refused(verdict, _) => verdict.exit_code(),
+            Self::Unproven(verdict, _) | Self::Refused(verdict, _) => verdict.exit_code(),
         }
     }
 }

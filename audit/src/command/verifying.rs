@@ -15,7 +15,7 @@ use crate::trust::{MAX_POLICY, Policy};
 use crate::verify::{LiveSet, MinSize, Options, Receipt, Verdict, verify};
 
 use super::fetch::{Fetch, Fetched, check_url, is_url};
-use super::{Failure, args, files, forks, heads};
+use super::{Failure, args, files, forks, heads, writing};
 
 /// Largest JWKS body that is read: a set has at most 100 keys, and the largest RSA key takes 1.5 kB.
 const MAX_JWKS: usize = 1 << 20;
@@ -114,7 +114,7 @@ pub(super) fn run(args: &VerifyArgs, now: Timestamp, fetch: &Fetch<'_>, out: &mu
     out.write_all(text.as_bytes())?;
     out.flush()?;
     if let Some(path) = &args.summary {
-        files::append(path, &report::summary(&report))?;
+        writing::append(path, &report::summary(&report))?;
     }
     Ok(report.verdict.exit_code())
 }

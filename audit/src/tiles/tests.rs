@@ -101,7 +101,9 @@ fn a_tree_has_its_own_tiles_and_no_other() {
 fn level_one_holds_roots_of_full_tiles() {
     let mut tiles = HashTiles::new();
     let leaves: Vec<Hash> = (0..600_u64).map(|n| leaf_hash(&n.to_be_bytes())).collect();
-    leaves.iter().for_each(|leaf| tiles.push(*leaf));
+    for leaf in &leaves {
+        tiles.push(*leaf);
+    }
     let expected: Vec<u8> = [root_of(&leaves[..256]), root_of(&leaves[256..512])].iter().flat_map(|hash| *hash.as_bytes()).collect();
     assert_eq!(tiles.tile(&hashes(1, 0, 2)), Some(expected));
     assert_eq!(tiles.tile(&hashes(1, 0, 3)), None);

@@ -146,7 +146,7 @@ impl Run<'_> {
         let (scan, disk) = self.scan(files, LogKind::Keys, (&[], None), &mut keys)?;
         keys.finish();
         let judged = keys.keyrings().size();
-        let mut report = self.settle(files, scan, &disk)?;
+        let mut report = self.settle(files, scan, &disk);
         report.judged = judged;
         self.logs.push(report);
         Ok(keys)
@@ -171,7 +171,7 @@ impl Run<'_> {
             let text = format!("{unjudged} signatures name a state of the key log that could not be replayed, so nobody can judge them");
             self.findings.push(Finding::new(Verdict::Illegal, text).of(scan.created().map_or(&files.name, |created| &created.origin)));
         }
-        let mut report = self.settle(files, scan, &disk)?;
+        let mut report = self.settle(files, scan, &disk);
         report.judged = report.checked.saturating_sub(unjudged);
         // What records say that nobody signed for does not count.
         report.seen = report.bookmark.as_ref().map_or(0, |bookmark| bookmark.seen);
@@ -199,7 +199,7 @@ impl Run<'_> {
     }
 
     /// What was signed for, what of it is there, and what becomes of unreadable lines then.
-    fn settle(&mut self, files: &LogFiles<'_>, mut scan: Scan, disk: &[Statement]) -> io::Result<LogReport> {
+    fn settle(&mut self, files: &LogFiles<'_>, mut scan: Scan, disk: &[Statement]) -> LogReport {
         let created = scan.created().cloned();
         let origin = created.as_ref().map(|event| event.origin.clone()).or_else(|| self.trusted_origin(disk));
         let label = origin.as_deref().unwrap_or(&files.name).to_owned();
@@ -209,7 +209,7 @@ impl Run<'_> {
             let statements: Vec<&Statement> = disk.iter().chain(remembered).collect();
             notes::judge((files, &scan), origin, (signers, self.options.trust.as_ref()), &statements, &mut self.findings)
         });
-        let Judged { covered, signed, stated, used } = judged.transpose()?.unwrap_or_default();
+        let Judged { covered, signed, stated, used } = judged.unwrap_or_default();
         let keys = signers.map(|signers| signers.needed(&used)).unwrap_or_default();
         let size = covered.as_ref().map_or(0, |covered| covered.size);
         let torn = scan.settle_unreadable(stated, &label, &mut self.findings);
@@ -220,7 +220,7 @@ impl Run<'_> {
         if let Some(origin) = &origin {
             pins::receipts(self.options, origin, &scan, &mut self.findings);
         }
-        Ok(LogReport {
+        LogReport {
             kind: scan.kind(),
             name: files.name.clone(),
             origin: created.as_ref().map(|event| event.origin.clone()),
@@ -244,7 +244,7 @@ impl Run<'_> {
             seen: 0,
             bookmark: scan.bookmark(size).cloned(),
             head: covered.map(|covered| covered.note),
-        })
+        }
     }
 
     /// A log whose first record is gone may still have a checkpoint by a key that is trusted.
