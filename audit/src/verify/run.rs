@@ -12,7 +12,7 @@ use crate::merkle::Hash;
 use crate::time::Timestamp;
 
 use super::chain::{Scan, Visit, Wanted};
-use super::finding::{Finding, Findings, Verdict};
+use super::finding::{Finding, Findings, Location, Verdict};
 use super::keylog::KeyLog;
 use super::notes::{self, Judged, Statement};
 use super::rotation::Rotation;
@@ -150,13 +150,15 @@ impl Run<'_> {
         let heads = keys.uses_heads().iter().map(|(_, head)| head.size);
         let sizes: Vec<u64> = heads.chain(keys.uses_pruned().iter().map(|(_, pruned)| pruned.first)).collect();
         let (scan, disk) = self.scan(files, LogKind::Uses, (&sizes, bookmark), &mut check)?;
-        let (signatures, unjudged) = (check.signatures(), check.unjudged());
         self.compare_heads(&scan, keys);
-        self.compare_prunings(&scan, keys);
-        if unjudged > 0 {
-            let text = format!("{unjudged} signatures name a state of the key log that could not be replayed, so nobody can judge them");
-            self.findings.push(Finding::new(Verdict::Illegal, text).of(scan.created().map_or(&files.name, |created| &created.origin)));
-        }
+        self.compare_prunings(files, &scan, keys);
+        let label = scan.created().map_or(&files.name, |created| &created.origin);
+        let unjudged = check.unjudged().map_or(0, |(count, at)| {
+            let text = format!("{count} signatures name a state of the key log that could not be replayed, so nobody can judge them");
+            self.findings.push(Finding::new(Verdict::Illegal, text).of(label).at(at));
+            count
+        });
+        let signatures = check.signatures();
         let mut report = self.settle(files, scan, &disk);
         report.judged = report.checked.saturating_sub(unjudged);
         // What records say that nobody signed for does not count.
@@ -262,7 +264,7 @@ impl Run<'_> {
 
     /// What is missing at the beginning of a use log against what the key log says was pruned. Fewer records may be missing than it says: a
     /// pruning that was cut short is taken up again.
-    fn compare_prunings(&mut self, scan: &Scan, keys: &KeyLog) {
+    fn compare_prunings(&mut self, files: &LogFiles<'_>, scan: &Scan, keys: &KeyLog) {
         let Some(created) = scan.created() else { return };
         let mut recorded = 0;
         for (at, pruned) in keys.uses_pruned().iter().filter(|(_, pruned)| pruned.origin == created.origin) {
@@ -275,7 +277,9 @@ impl Run<'_> {
         }
         if scan.first() > recorded {
             let text = "the beginning of the use log is missing, and no uses.pruned of the key log says that it was pruned";
+            let file = files.segments.first().map_or(&files.name, |segment| &segment.name).clone();
             let finding = Finding::new(Verdict::Truncated, text).of(&created.origin);
+            let finding = finding.at(&Location { file, line: 1, seq: scan.first(), offset: 0 });
             self.findings
                 .push(finding.differ(format_args!("records from {recorded} on"), format_args!("records from {} on", scan.first())));
         }

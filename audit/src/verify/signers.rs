@@ -16,8 +16,8 @@ use super::finding::{Finding, Findings, Location, Verdict};
 #[derive(Debug, Default)]
 pub(super) struct LogKeys {
     links: Vec<Link>,
-    /// Why `log.created` names no key.
-    defect: Option<String>,
+    /// Why `log.created` names no key, and where it stands.
+    defect: Option<(String, Location)>,
     /// Set while nobody knows which key was in force at this size, because the records before it are not read and none after it has said so.
     unknown_from: Option<u64>,
     /// Below this size nobody knows which key was in force.
@@ -29,16 +29,16 @@ struct Link {
     key: VerifierKey,
     /// The least size that this key must sign for.
     from: u64,
-    /// The record that brought it; `None` for the first.
+    /// The record that brought it; `None` where that is not read.
     at: Option<Location>,
 }
 
 impl LogKeys {
     /// The key that the first record names.
-    pub(super) fn created(&mut self, event: &LogCreated) {
+    pub(super) fn created(&mut self, event: &LogCreated, at: &Location) {
         match event.key.parse() {
-            Ok(key) => self.links.push(Link { key, from: 0, at: None }),
-            Err(error) => self.defect = Some(format!("log.created names no verifier key: {error}")),
+            Ok(key) => self.links.push(Link { key, from: 0, at: Some(at.clone()) }),
+            Err(error) => self.defect = Some((format!("log.created names no verifier key: {error}"), at.clone())),
         }
     }
 
@@ -108,8 +108,8 @@ pub(super) struct Signers<'r> {
 impl<'r> Signers<'r> {
     /// Compares the log's own keys with the trust file.
     pub(super) fn of(origin: &str, log_keys: &'r LogKeys, trust: Option<&Policy>, findings: &mut Findings) -> Self {
-        if let Some(defect) = &log_keys.defect {
-            findings.push(Finding::new(Verdict::Unsigned, defect).of(origin));
+        if let Some((defect, at)) = &log_keys.defect {
+            findings.push(Finding::new(Verdict::Unsigned, defect).of(origin).at(at));
         }
         let witnesses = trust.map(|trust| trust.witnesses().iter().map(|witness| witness.key.clone()).collect()).unwrap_or_default();
         let Some(trust) = trust else { return Self { log_keys, trusted: Vec::new(), witnesses } };
