@@ -427,8 +427,8 @@ impl Teller {
         if matches!(self.story, Story::Pruned | Story::UnrecordedPruning) {
             self.prune();
         }
-        let keys = |log: &Writer| log.secrets.iter().map(|secret| format!("log {}\n", verifier_key(&log.origin, secret))).collect();
-        let trust: Vec<String> = [&self.keys, &self.uses].map(keys).to_vec();
+        let logs = [&self.keys, &self.uses].into_iter().flat_map(|log| log.secrets.iter().map(|secret| verifier_key(&log.origin, secret)));
+        let trust: Vec<String> = logs.map(|key| format!("log {key}\n")).collect();
         let quorum = match self.story {
             Story::Witnessed | Story::QuorumMissing => {
                 let lines: Vec<String> = (1..4).map(witness).map(|(name, key)| format!("witness {name} {key}\n")).collect();
