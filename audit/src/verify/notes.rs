@@ -157,9 +157,14 @@ pub(super) fn judge(
     }
     agreeing.retain(|stated| {
         let keys: Vec<&VerifierKey> = stated.signed_by(origin).collect();
-        let checked = signers.check(stated.size, &keys);
-        judged.used.extend(keys.into_iter().cloned());
-        checked.map_err(|finding| findings.push(named(*finding, stated.name).of(origin))).is_ok()
+        match signers.check(stated.size, &keys) {
+            Ok(()) => judged.used.extend(keys.into_iter().cloned()),
+            Err(finding) => {
+                findings.push(named(*finding, stated.name).of(origin));
+                return false;
+            }
+        }
+        true
     });
     judged.signed = agreeing.iter().map(|stated| stated.size).max().unwrap_or_default();
     match witnessed(agreeing, policy) {

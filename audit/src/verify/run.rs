@@ -134,6 +134,7 @@ impl Run<'_> {
         let judged = keys.keyrings().size();
         let mut report = self.settle(files, scan, &disk);
         report.judged = judged;
+        keys.signed(report.size + report.unwitnessed);
         self.logs.push(report);
         Ok(keys)
     }
@@ -148,7 +149,7 @@ impl Run<'_> {
             check = check.resumed(bookmark);
         }
         let heads = keys.uses_heads().iter().map(|(_, head)| head.size);
-        let sizes: Vec<u64> = heads.chain(keys.uses_pruned().iter().map(|(_, pruned)| pruned.first)).collect();
+        let sizes: Vec<u64> = heads.chain(keys.uses_pruned().map(|(_, pruned)| pruned.first)).collect();
         let (scan, disk) = self.scan(files, LogKind::Uses, (&sizes, bookmark), &mut check)?;
         self.compare_heads(&scan, keys);
         self.compare_prunings(files, &scan, keys);
@@ -198,8 +199,9 @@ impl Run<'_> {
             notes::judge(&scan, origin, (signers, self.options.trust.as_ref()), &statements, &mut self.findings)
         });
         let Judged { covered, signed, stated, used } = judged.unwrap_or_default();
-        let keys = signers.map(|signers| signers.needed(&used)).unwrap_or_default();
+        let keys = signers.as_ref().map(|signers| signers.needed(&used)).unwrap_or_default();
         let size = covered.as_ref().map_or(0, |covered| covered.size);
+        let signed_by = signers.as_ref().and_then(|signers| signers.in_force(size)).map(ToString::to_string);
         let torn = scan.settle_unreadable(stated, &label, &mut self.findings);
         if signed == 0 {
             let text = if scan.size() == 0 { "the log is empty" } else { "no verified checkpoint covers any record" };
@@ -230,7 +232,7 @@ impl Run<'_> {
             judged: 0,
             signatures: 0,
             seen: 0,
-            bookmark: scan.bookmark(size).cloned(),
+            bookmark: scan.bookmark(size).map(|bookmark| Bookmark { key: signed_by, ..bookmark.clone() }),
             head: covered.map(|covered| covered.note),
         }
     }
@@ -267,7 +269,7 @@ impl Run<'_> {
     fn compare_prunings(&mut self, files: &LogFiles<'_>, scan: &Scan, keys: &KeyLog) {
         let Some(created) = scan.created() else { return };
         let mut recorded = 0;
-        for (at, pruned) in keys.uses_pruned().iter().filter(|(_, pruned)| pruned.origin == created.origin) {
+        for (at, pruned) in keys.uses_pruned().filter(|(_, pruned)| pruned.origin == created.origin) {
             recorded = recorded.max(pruned.first);
             if let Some(root) = scan.root_at(pruned.first).filter(|root| *root != pruned.root) {
                 let text = format!("the hashes of the records before {} are not those of the records that were pruned", pruned.first);

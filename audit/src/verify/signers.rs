@@ -47,6 +47,17 @@ impl LogKeys {
         (self.unknown_from, self.unknown_below) = (Some(size), size);
     }
 
+    /// The same, but an earlier run knew which key was in force at `size`.
+    pub(super) fn resumed(&mut self, size: u64, key: Option<&str>) {
+        self.unknown_until(size);
+        if let Some(key) = key.and_then(|key| key.parse().ok()) {
+            self.unknown_from = None;
+            if self.links.last().is_none_or(|link| link.key != key) {
+                self.links.push(Link { key, from: size, at: None });
+            }
+        }
+    }
+
     /// The next key. One that does not follow from the records before is a finding, and signs for nothing.
     pub(super) fn rotated(&mut self, event: &LogKeyRotated, at: &Location, findings: &mut Findings) {
         if let Err((text, expected, found)) = self.follow(event, at) {
@@ -141,6 +152,11 @@ impl<'r> Signers<'r> {
         known
     }
 
+    /// The key that a checkpoint of this size must be signed by; `None` where nobody knows.
+    pub(super) fn in_force(&self, size: u64) -> Option<&VerifierKey> {
+        self.log_keys.in_force(size)
+    }
+
     /// Whether a signature by this key is a statement of the log at all.
     pub(super) fn may_sign(&self, key: &VerifierKey) -> bool {
         if self.trusted.is_empty() { self.log_keys.keys().any(|own| own == key) } else { self.trusted.contains(key) }
@@ -148,7 +164,7 @@ impl<'r> Signers<'r> {
 
     /// Whether a checkpoint of this size that these keys signed counts; the log has that many records. If not, what is missing.
     pub(super) fn check(&self, size: u64, signed_by: &[&VerifierKey]) -> Result<(), Box<Finding>> {
-        let Some(key) = self.log_keys.in_force(size) else { return Ok(()) };
+        let Some(key) = self.in_force(size) else { return Ok(()) };
         if !self.may_sign(key) {
             let text = "must be signed by a key that the trust file does not list; if you expect it, add the line that is shown as found";
             return Err(Box::new(Finding::new(Verdict::Unsigned, text).differ(lines(&self.trusted), format_args!("log {key}"))));

@@ -8,7 +8,7 @@ use std::thread;
 
 use claviger_audit::event::*;
 use claviger_audit::merkle::{Frontier, leaf_hash};
-use claviger_audit::verify::{Finding, LiveSet, Receipt};
+use claviger_audit::verify::{Bookmark, Finding, LiveSet, Receipt};
 
 use super::builder::{FIRST, build_late};
 use super::signing::{cosigned, note, secret};
@@ -263,7 +263,7 @@ fn only_what_a_daemon_could_do_is_late() {
 }
 
 /// The use log as it stood at `size`, with its checkpoint of then, and what a run over it remembers.
-fn earlier(files: &Files, size: usize) -> Option<(NoteFile, claviger_audit::verify::Bookmark)> {
+fn earlier(files: &Files, size: usize, seed: u8) -> Option<(NoteFile, Bookmark)> {
     let mut cut: Files = files.iter().filter(|(name, _)| name.starts_with("log/keys/")).map(|(n, b)| (n.clone(), b.clone())).collect();
     let mut frontier = Frontier::new();
     for name in [format!("log/uses/{FIRST}"), format!("log/uses/{SECOND}")] {
@@ -273,7 +273,7 @@ fn earlier(files: &Files, size: usize) -> Option<(NoteFile, claviger_audit::veri
             cut.entry(name.clone()).or_default().extend(line);
         }
     }
-    let bytes = note(&format!("{ORIGIN}/uses/a"), frontier.size(), frontier.root(), &[&secret(2)]);
+    let bytes = note(&format!("{ORIGIN}/uses/a"), frontier.size(), frontier.root(), &[&secret(seed)]);
     cut.insert("log/uses/checkpoint".into(), bytes.clone());
     let report = check(&cut, &pins(files));
     Some((NoteFile { name: "head".into(), bytes }, report.logs[1].bookmark.clone()?))
@@ -284,7 +284,7 @@ fn a_run_goes_on_from_any_other() {
     let valid = build(Story::Valid);
     let second = format!("log/uses/{SECOND}");
     for size in 1..=13 {
-        let (head, bookmark) = earlier(&valid, size).unwrap();
+        let (head, bookmark) = earlier(&valid, size, 2).unwrap();
         let options = Options { heads: vec![head], bookmarks: vec![bookmark], incremental: true, ..pins(&valid) };
         let report = check(&valid, &options);
         let uses = &report.logs[1];
@@ -307,11 +307,40 @@ fn a_run_goes_on_from_any_other() {
     }
 }
 
+/// Whoever holds a key that was rotated away can extend no log, however little of it is read.
+#[test]
+fn an_old_log_key_signs_nothing_new() {
+    let (files, thief) = (build(Story::LogKeyRotated), build(Story::OldLogKeySigns));
+    for (size, seed) in [(6, 2), (7, 12), (8, 13), (12, 13)] {
+        let (head, bookmark) = earlier(&files, size, seed).unwrap();
+        let options = Options { heads: vec![head], bookmarks: vec![bookmark], incremental: true, ..pins(&files) };
+        let report = check(&files, &options);
+        assert_eq!((report.verdict, report.logs[1].resumed_at), (Verdict::Verified, size as u64), "{:#?}", report.findings.list());
+        let mut stolen = files.clone();
+        stolen.insert("log/uses/checkpoint".into(), thief["log/uses/checkpoint"].clone());
+        assert_eq!(check(&stolen, &options).verdict, Verdict::Unsigned, "from {size} on");
+    }
+}
+
+#[test]
+fn a_pruning_that_nobody_signed_for_excuses_nothing() {
+    let mut files = build(Story::Pruned);
+    let seen = lines(&files[KEYS]).position(|line| line.windows(11).any(|word| word == b"uses.pruned")).unwrap();
+    // The key log before that record, signed as it stood; the record itself is here, and continues the chain.
+    let mut frontier = Frontier::new();
+    frontier.extend(lines(&files[KEYS]).take(seen).map(|line| leaf_hash(line.trim_ascii_end())));
+    let signed = note(&format!("{ORIGIN}/keys"), frontier.size(), frontier.root(), &[&secret(1)]);
+    files.insert("log/keys/checkpoint".into(), signed);
+    let report = check(&files, &pins(&files));
+    let missing = only_finding(&report, Verdict::Truncated);
+    assert_eq!((report.verdict, missing.at.as_ref().map(|at| (at.line, at.seq))), (Verdict::Truncated, Some((1, 5))));
+}
+
 #[test]
 fn what_does_not_fit_is_read_whole() {
     let valid = build(Story::Valid);
-    let (head, bookmark) = earlier(&valid, 8).unwrap();
-    let (_, other) = earlier(&valid, 9).unwrap();
+    let (head, bookmark) = earlier(&valid, 8, 2).unwrap();
+    let (_, other) = earlier(&valid, 9, 2).unwrap();
     let options = Options { heads: vec![head.clone()], bookmarks: vec![bookmark.clone()], incremental: true, ..pins(&valid) };
     let receipt = |seq: usize| {
         let all = [&valid["log/uses/00000000000000000000.jsonl"][..], &valid[&format!("log/uses/{SECOND}")]].concat();

@@ -133,7 +133,7 @@ impl Scan {
         self.due = numbers.get(index).copied().unwrap_or_default();
         self.frontier = Frontier::from_parts(bookmark.size, bookmark.edge.clone()).unwrap_or_default();
         (self.prev, self.time, self.resumed_at) = (Some(bookmark.last), Some(bookmark.time), bookmark.size);
-        self.log_keys.unknown_until(bookmark.size);
+        self.log_keys.resumed(bookmark.size, bookmark.key.as_deref());
         self.remember_root(visit);
         Ok(index)
     }
@@ -152,7 +152,7 @@ impl Scan {
         let wanted = self.wanted.bookmarks.contains(&size);
         if let (true, Some(created), Some(last), Some(time), Some(seen)) = (wanted, &self.created, self.prev, self.time, visit.seen()) {
             let node = self.node.clone().unwrap_or_default();
-            self.bookmarks.insert(size, Bookmark { edge, last, node, origin: created.origin.clone(), seen, size, time });
+            self.bookmarks.insert(size, Bookmark { edge, key: None, last, node, origin: created.origin.clone(), seen, size, time });
         }
     }
 }
