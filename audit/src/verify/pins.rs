@@ -102,10 +102,10 @@ fn check_min_size(options: &Options, least: &super::MinSize, logs: &[LogReport],
 pub(super) fn receipts(options: &Options, origin: &str, scan: &Scan, findings: &mut Findings) {
     for receipt in options.receipts.iter().filter(|receipt| receipt.log == origin) {
         let finding = match scan.leaf(receipt.seq) {
-            Some(leaf) if leaf == receipt.leaf => continue,
-            Some(leaf) => {
+            Some((leaf, _)) if *leaf == receipt.leaf => continue,
+            Some((leaf, at)) => {
                 let text = format!("record {} is not the one that its receipt names", receipt.seq);
-                Finding::new(Verdict::Tampered, text).differ(receipt.leaf, leaf)
+                Finding::new(Verdict::Tampered, text).at(at).differ(receipt.leaf, leaf)
             }
             None => {
                 let finding = Finding::new(Verdict::Truncated, "the record of a receipt is missing");

@@ -12,7 +12,7 @@ use crate::merkle::Hash;
 use crate::time::Timestamp;
 
 use super::chain::{Scan, Visit, Wanted};
-use super::finding::{Finding, Findings, Verdict};
+use super::finding::{Finding, Findings, Location, Verdict};
 use super::keylog::KeyLog;
 use super::notes::{self, Judged, Statement};
 use super::rotation::Rotation;
@@ -148,6 +148,7 @@ impl Run<'_> {
         let judged = keys.keyrings().size();
         let mut report = self.settle(files, scan, &disk);
         report.judged = judged;
+        keys.signed(report.size + report.unwitnessed);
         self.logs.push(report);
         Ok(keys)
     }
@@ -162,15 +163,17 @@ impl Run<'_> {
             check = check.resumed(bookmark);
         }
         let heads = keys.uses_heads().iter().map(|(_, head)| head.size);
-        let sizes: Vec<u64> = heads.chain(keys.uses_pruned().iter().map(|(_, pruned)| pruned.first)).collect();
+        let sizes: Vec<u64> = heads.chain(keys.uses_pruned().map(|(_, pruned)| pruned.first)).collect();
         let (scan, disk) = self.scan(files, LogKind::Uses, (&sizes, bookmark), &mut check)?;
-        let (signatures, unjudged) = (check.signatures(), check.unjudged());
         self.compare_heads(&scan, keys);
-        self.compare_prunings(&scan, keys);
-        if unjudged > 0 {
-            let text = format!("{unjudged} signatures name a state of the key log that could not be replayed, so nobody can judge them");
-            self.findings.push(Finding::new(Verdict::Illegal, text).of(scan.created().map_or(&files.name, |created| &created.origin)));
-        }
+        self.compare_prunings(files, &scan, keys);
+        let label = scan.created().map_or(&files.name, |created| &created.origin);
+        let unjudged = check.unjudged().map_or(0, |(count, at)| {
+            let text = format!("{count} signatures name a state of the key log that could not be replayed, so nobody can judge them");
+            self.findings.push(Finding::new(Verdict::Illegal, text).of(label).at(at));
+            count
+        });
+        let signatures = check.signatures();
         let mut report = self.settle(files, scan, &disk);
         report.judged = report.checked.saturating_sub(unjudged);
         // What records say that nobody signed for does not count.
@@ -210,8 +213,9 @@ impl Run<'_> {
             notes::judge((files, &scan), origin, (signers, self.options.trust.as_ref()), &statements, &mut self.findings)
         });
         let Judged { covered, signed, stated, used } = judged.unwrap_or_default();
-        let keys = signers.map(|signers| signers.needed(&used)).unwrap_or_default();
+        let keys = signers.as_ref().map(|signers| signers.needed(&used)).unwrap_or_default();
         let size = covered.as_ref().map_or(0, |covered| covered.size);
+        let signed_by = signers.as_ref().and_then(|signers| signers.in_force(size)).map(ToString::to_string);
         let torn = scan.settle_unreadable(stated, &label, &mut self.findings);
         if signed == 0 {
             let text = if scan.size() == 0 { "the log is empty" } else { "no verified checkpoint covers any record" };
@@ -242,7 +246,7 @@ impl Run<'_> {
             judged: 0,
             signatures: 0,
             seen: 0,
-            bookmark: scan.bookmark(size).cloned(),
+            bookmark: scan.bookmark(size).map(|bookmark| Bookmark { key: signed_by, ..bookmark.clone() }),
             head: covered.map(|covered| covered.note),
         }
     }
@@ -276,10 +280,10 @@ impl Run<'_> {
 
     /// What is missing at the beginning of a use log against what the key log says was pruned. Fewer records may be missing than it says: a
     /// pruning that was cut short is taken up again.
-    fn compare_prunings(&mut self, scan: &Scan, keys: &KeyLog) {
+    fn compare_prunings(&mut self, files: &LogFiles<'_>, scan: &Scan, keys: &KeyLog) {
         let Some(created) = scan.created() else { return };
         let mut recorded = 0;
-        for (at, pruned) in keys.uses_pruned().iter().filter(|(_, pruned)| pruned.origin == created.origin) {
+        for (at, pruned) in keys.uses_pruned().filter(|(_, pruned)| pruned.origin == created.origin) {
             recorded = recorded.max(pruned.first);
             if let Some(root) = scan.root_at(pruned.first).filter(|root| *root != pruned.root) {
                 let text = format!("the hashes of the records before {} are not those of the records that were pruned", pruned.first);
@@ -289,7 +293,9 @@ impl Run<'_> {
         }
         if scan.first() > recorded {
             let text = "the beginning of the use log is missing, and no uses.pruned of the key log says that it was pruned";
+            let file = files.segments.first().map_or(&files.name, |segment| &segment.name).clone();
             let finding = Finding::new(Verdict::Truncated, text).of(&created.origin);
+            let finding = finding.at(&Location { file, line: 1, seq: scan.first(), offset: 0 });
             self.findings
                 .push(finding.differ(format_args!("records from {recorded} on"), format_args!("records from {} on", scan.first())));
         }

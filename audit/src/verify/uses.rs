@@ -28,11 +28,12 @@ pub(super) struct UseCheck<'k> {
     seen_known: bool,
     signatures: u64,
     unjudged: u64,
+    first_unjudged: Option<Location>,
 }
 
 impl<'k> UseCheck<'k> {
     pub(super) fn new(keys: &'k KeyLog) -> Self {
-        Self { keys, node: None, time: Timestamp::default(), seen: 0, seen_known: true, signatures: 0, unjudged: 0 }
+        Self { keys, node: None, time: Timestamp::default(), seen: 0, seen_known: true, signatures: 0, unjudged: 0, first_unjudged: None }
     }
 
     /// Goes on where an earlier run stopped.
@@ -46,9 +47,9 @@ impl<'k> UseCheck<'k> {
         self.signatures
     }
 
-    /// How many of them name a state that could not be replayed.
-    pub(super) fn unjudged(&self) -> u64 {
-        self.unjudged
+    /// How many of them name a state that could not be replayed, and the first of these.
+    pub(super) fn unjudged(&self) -> Option<(u64, &Location)> {
+        self.first_unjudged.as_ref().map(|at| (self.unjudged, at))
     }
 
     fn check_place(&mut self, record: &Record, at: &Location, findings: &mut Findings) {
@@ -101,6 +102,7 @@ impl<'k> UseCheck<'k> {
             findings.push(finding.differ(format_args!("1 to {}", self.seen), event.size));
         } else if event.size > self.keys.keyrings().size() {
             self.unjudged += 1;
+            self.first_unjudged.get_or_insert_with(|| at.clone());
         } else if let Err(Broken { rule, text, expected, found }) = judge(self.keys, record.time, event) {
             findings.push(Finding::new(Verdict::Illegal, text).rule(rule).at(at).differ(expected, found));
         }
