@@ -49,7 +49,7 @@ pub struct LogReport {
     pub judged: u64,
     /// For a use log: how many signatures there are.
     pub signatures: u64,
-    /// For a use log: the size of the key log that it has seen.
+    /// For a use log: the size of the key log that its covered records have seen.
     pub seen: u64,
     /// The newest verified checkpoint, whole.
     pub head: Option<String>,
@@ -125,7 +125,7 @@ impl Run<'_> {
         let mut check = UseCheck::new(keys);
         let sizes: Vec<u64> = keys.uses_heads().iter().map(|(_, head)| head.size).collect();
         let (scan, disk) = self.scan(files, LogKind::Uses, &sizes, &mut check)?;
-        let (signatures, seen, unjudged) = (check.signatures(), check.seen(), check.unjudged());
+        let (signatures, unjudged) = (check.signatures(), check.unjudged());
         self.compare_heads(&scan, keys);
         if unjudged > 0 {
             let text = format!("{unjudged} signatures name a state of the key log that could not be replayed, so nobody can judge them");
@@ -133,7 +133,8 @@ impl Run<'_> {
         }
         let mut report = self.settle(files, scan, &disk);
         report.judged = report.checked.saturating_sub(unjudged);
-        (report.signatures, report.seen) = (signatures, seen);
+        // Anybody can append a record that nobody signed for, so it does not say how fresh the key log is.
+        (report.signatures, report.seen) = (signatures, check.seen_at(report.size));
         self.logs.push(report);
         Ok(())
     }

@@ -16,25 +16,27 @@ use super::chain::Visit;
 use super::finding::{Finding, Findings, Location, Verdict};
 use super::keylog::KeyLog;
 
-/// Checks the records of one use log, in constant memory.
+/// Checks the records of one use log. Its memory grows with the key log at most.
 #[derive(Debug)]
 pub(super) struct UseCheck<'k> {
     keys: &'k KeyLog,
     node: Option<String>,
     time: Timestamp,
     seen: u64,
+    /// The records that have truly seen more of the key log than those before them: their numbers, and the sizes that they name.
+    sightings: Vec<(u64, u64)>,
     signatures: u64,
     unjudged: u64,
 }
 
 impl<'k> UseCheck<'k> {
     pub(super) fn new(keys: &'k KeyLog) -> Self {
-        Self { keys, node: None, time: Timestamp::default(), seen: 0, signatures: 0, unjudged: 0 }
+        Self { keys, node: None, time: Timestamp::default(), seen: 0, sightings: Vec::new(), signatures: 0, unjudged: 0 }
     }
 
-    /// The size of the key log that the last record saw.
-    pub(super) fn seen(&self) -> u64 {
-        self.seen
+    /// The size of the key log that the first `size` records have seen.
+    pub(super) fn seen_at(&self, size: u64) -> u64 {
+        self.sightings.iter().rev().find(|(seq, _)| *seq < size).map_or(0, |(_, seen)| *seen)
     }
 
     /// How many `sign` records there were.
@@ -63,11 +65,12 @@ impl<'k> UseCheck<'k> {
         }
     }
 
-    fn keys_seen(&mut self, event: &KeysSeen, at: &Location, findings: &mut Findings) {
+    fn keys_seen(&mut self, seq: u64, event: &KeysSeen, at: &Location, findings: &mut Findings) {
         if event.size == 0 || event.size < self.seen {
             let finding = Finding::new(Verdict::Illegal, "the key log only grows, and is never empty").rule("I7").at(at);
             findings.push(finding.differ(format_args!("{} or more", self.seen.max(1)), event.size));
         }
+        let grown = event.size > self.seen;
         self.seen = self.seen.max(event.size);
         let leaf = event.size.checked_sub(1).map(|last| usize::try_from(last).ok().and_then(|last| self.keys.leaves().get(last)));
         match leaf {
@@ -81,6 +84,7 @@ impl<'k> UseCheck<'k> {
                 let text = format!("the use log has seen another record {} of the key log than the one that is here", event.size - 1);
                 findings.push(Finding::new(Verdict::Tampered, text).at(at).differ(event.leaf, leaf));
             }
+            Some(Some(_)) if grown => self.sightings.push((seq, event.size)),
             _ => {}
         }
     }
@@ -105,7 +109,7 @@ impl Visit for UseCheck<'_> {
     fn record(&mut self, record: &Record, at: &Location, findings: &mut Findings) {
         self.check_place(record, at, findings);
         match &record.event {
-            Event::KeysSeen(event) => self.keys_seen(event, at, findings),
+            Event::KeysSeen(event) => self.keys_seen(record.seq, event, at, findings),
             Event::Sign(event) => self.sign(record, event, at, findings),
             _ => {}
         }

@@ -2,14 +2,16 @@
 //!
 //! Out of scope: everything that a checkpoint covers.
 
-use claviger_audit::event::{Event, LogHeartbeat};
+use std::time::Duration;
+
+use claviger_audit::event::{Event, KeysSeen, LogHeartbeat, LogKind};
 use claviger_audit::line::MAX_LINE;
 use claviger_audit::merkle::leaf_hash;
 use claviger_audit::record::Record;
 use claviger_audit::verify::{Options, Report};
 
 use super::builder::Story;
-use super::corpus::{KEYS, Pair, Truth, USES_CHECKPOINT, lines, verified};
+use super::corpus::{KEYS, Pair, Truth, USES_CHECKPOINT, lines, refused, verified};
 use super::forge::Forger;
 
 /// Where the newest checkpoint stands.
@@ -141,4 +143,37 @@ fn a_forged_end_is_uncovered() {
     let truth = Truth::new(Story::Valid);
     let report = append(&truth.pair, KEYS, Event::LogHeartbeat(LogHeartbeat {})).verify(&truth.min_size);
     assert_eq!((report.verdict.exit_code(), report.logs[0].size, report.logs[0].uncovered), (0, 23, 1));
+}
+
+/// A key log is as fresh as a use log that has seen all of it; but only if somebody signed for the record that says so.
+#[test]
+fn an_uncovered_record_makes_no_log_fresh() {
+    let truth = Truth::new(Story::Busy);
+    let mut forger = Forger::new(&truth.files);
+    forger.keys.records.truncate(21);
+    // The last covered record of the use log is younger than that of the key log, but none has seen the whole key log.
+    let heartbeat = Event::LogHeartbeat(LogHeartbeat {});
+    for forged in &mut forger.log(LogKind::Uses).records {
+        if matches!(&forged.record.event, Event::KeysSeen(seen) if seen.size > 18) {
+            forged.record.event = heartbeat.clone();
+        }
+        if let Event::Sign(sign) = &mut forged.record.event {
+            sign.size = sign.size.min(18);
+        }
+    }
+    let pair = Pair::new(&forger.write());
+    let aged = |minutes: u64| Options { max_age: Some(Duration::from_mins(minutes)), ..truth.min_size.clone() };
+    verified("an hour ago", &pair, &aged(60));
+    refused("the key log is 19 minutes old", &pair, &aged(10), &[14]);
+    let last = pair.names(".jsonl").pop().unwrap();
+    let leaf = leaf_hash(pair.lines(KEYS).last().unwrap().strip_suffix(b"\n").unwrap());
+    let seen = append(&pair, &last, Event::KeysSeen(KeysSeen { size: 21, leaf }));
+    refused("a record that nobody signed has seen it all", &seen, &aged(10), &[14]);
+    let mut signed = Forger::new(&pair_files(&seen));
+    signed.uses.secret = forger.uses.secret;
+    verified("the same record, signed for", &Pair::new(&signed.write()), &aged(10));
+}
+
+fn pair_files(pair: &Pair) -> super::builder::Files {
+    pair.files().map(|(name, bytes)| (name.to_owned(), bytes.to_vec())).collect()
 }
