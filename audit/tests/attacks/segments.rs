@@ -39,7 +39,7 @@ fn a_segment_is_named_by_its_first_record() {
     let names = segments(&truth);
     let highest = 2 * 52;
     for (index, name) in names.iter().enumerate() {
-        for number in (0..highest).map(|number| format!("{number:020}")) {
+        for number in (0..highest).map(|number| format!("{number:020}")).chain(["9".repeat(20), u64::MAX.to_string()]) {
             let other = format!("log/uses/{number}.jsonl");
             if !names.contains(&other) {
                 let pair = renamed(&truth.pair, name, &other);
