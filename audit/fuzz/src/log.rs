@@ -1,4 +1,6 @@
 //! Whole logs: any bytes in the place of any file of the golden pair.
+//!
+//! Out of scope: several wrong files at once, which the test `attacks` composes.
 
 use std::io::BufRead;
 use std::time::Duration;
@@ -27,7 +29,7 @@ struct Pair {
 
 /// Whatever stands in a file, the verifier gives a report; and what it calls verified is what was signed, line by line.
 ///
-/// The lowest bits of the first byte choose the file, the next ones what pins the log.
+/// The first byte chooses the file (modulo 5) and what pins the log (the rest).
 pub fn check(data: &[u8]) {
     let Some((choice, bytes)) = data.split_first() else { return };
     let truth = Pair { keys: KEYS.to_vec(), uses: [FIRST.to_vec(), SECOND.to_vec()], notes: NOTES.map(<[u8]>::to_vec) };

@@ -1,4 +1,6 @@
 //! Signed notes, the checkpoints that they carry, and the keys that verify them.
+//!
+//! Out of scope: making signatures; whatever verifies here was signed when the golden files were made.
 
 use claviger_audit::checkpoint::Checkpoint;
 use claviger_audit::note::{Note, VerifierKey};

@@ -1,4 +1,6 @@
 //! Trust files.
+//!
+//! Out of scope: the keys in them (`note`), and whether cosignatures reach a quorum.
 
 use claviger_audit::trust::{MAX_ENTRIES, Member, Policy};
 

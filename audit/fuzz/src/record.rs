@@ -1,4 +1,6 @@
 //! Records, and the two JSON scanners that stand before every parser.
+//!
+//! Out of scope: whether a record is legal, and its place in a chain (`log`).
 
 use claviger_audit::json::{canonical, check_record, check_request};
 use claviger_audit::line::Lines;

@@ -169,11 +169,6 @@ fn an_uncovered_record_makes_no_log_fresh() {
     let leaf = leaf_hash(pair.lines(KEYS).last().unwrap().strip_suffix(b"\n").unwrap());
     let seen = append(&pair, &last, Event::KeysSeen(KeysSeen { size: 21, leaf }));
     refused("a record that nobody signed has seen it all", &seen, &aged(10), &[14]);
-    let mut signed = Forger::new(&pair_files(&seen));
-    signed.uses.secret = forger.uses.secret;
-    verified("the same record, signed for", &Pair::new(&signed.write()), &aged(10));
-}
-
-fn pair_files(pair: &Pair) -> super::builder::Files {
-    pair.files().map(|(name, bytes)| (name.to_owned(), bytes.to_vec())).collect()
+    let files = seen.files().map(|(name, bytes)| (name.to_owned(), bytes.to_vec())).collect();
+    verified("the same record, signed for", &Pair::new(&Forger::new(&files).write()), &aged(10));
 }
