@@ -38,6 +38,7 @@ quietly() {
 system_packages() {
   local missing=() sudo=()
   compiles || missing+=(gcc libc6-dev)
+  have g++ || missing+=(g++)
   have softhsm2-util || missing+=(softhsm2)
   have curl || missing+=(curl)
   { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || missing+=(python3 python3-venv)
@@ -56,7 +57,8 @@ system_packages() {
     die "apt-get install failed: ${missing[*]}"
 }
 
-# aws-lc is the one part that is not Rust: it needs a C compiler and the C library's headers, and neither make nor cmake.
+# aws-lc is the one part of the daemon that is not Rust: it needs a C compiler and the C library's headers, and neither make nor cmake. The
+# runtime of the fuzz targets needs a C++ compiler.
 compiles() { have cc && printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | cc -x c -o /dev/null - 2>/dev/null; }
 
 rust_components() {

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The one command that checks everything: installs what is missing, then format, lints, dependencies, documentation and every test.
+# The one command that checks everything: installs what is missing, then format, lints, dependencies, documentation, every test,
+# and a few seconds of fuzzing for each parser of the auditor.
 #
 # Prints cargo's own lines. Fails at the first step that fails; an ignored or filtered test is a failure too. Exits 0 only if all of it passed.
 set -euo pipefail
@@ -11,12 +12,13 @@ export PATH="$root/target/test-tools/bin:$PATH"
 
 main() {
   step "tools" tests/install.sh
-  step "format" cargo fmt --all --check
+  step "format" formatted
   step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
   step "dependencies" cargo deny --locked check bans licenses sources
   step "the auditor's dependencies" auditor_stands_alone
   step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
   step "tests" every_test
+  step "fuzz smoke" audit/fuzz/run.sh
   printf '==> everything passed in %s s\n' "$SECONDS"
 }
 
@@ -28,6 +30,9 @@ step() {
   (set -euo pipefail; "$@")
   printf '==> %s: passed in %s s\n' "$name" $((SECONDS - begun))
 }
+
+# The fuzz targets are a package outside of the workspace.
+formatted() { cargo fmt --all --check && cargo fmt --manifest-path audit/fuzz/Cargo.toml --check; }
 
 # claviger-audit is for strangers: no runtime, no socket, no keystore, no TLS in what it is built from.
 auditor_stands_alone() {

@@ -392,8 +392,9 @@ impl Sealed {
     }
 }
 
-/// `00000000000000000042.jsonl` gives 42. Files that are given by hand may have any name.
+/// `00000000000000000042.jsonl` gives 42. Files that are given by hand may have any name; digits that are no `u64` name no record that
+/// there is.
 fn number_in(name: &str, suffix: &str) -> Option<u64> {
     let digits = name.rsplit('/').next()?.strip_suffix(suffix)?;
-    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().unwrap_or(u64::MAX))
 }

@@ -1,7 +1,8 @@
 //! Makes a small pair of logs with fixed keys and fixed times, so that the same bytes come out every time.
 //!
-//! In scope: one story (a first key, a standby, a rotation, a withdrawal, and signatures by both keys), and the ways in which a signer
-//! could tell it wrongly. Out of scope: what somebody without the log key could do to the bytes (`defects`).
+//! In scope: one true story, short and busy (a first key, a standby, a rotation, a withdrawal, and signatures by both keys), and the ways
+//! in which a signer could tell it wrongly. Out of scope: what somebody could do to the bytes, without the log key (`defects`, `forms`) or
+//! with it (`forge`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +26,9 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
 pub(crate) const ORIGIN: &str = "example.org/claviger";
 pub(crate) const FIRST: &str = "00000000000000000000.jsonl";
+/// From these the two log keys are made: their secret bytes, 32 times.
+pub(crate) const KEYS_SEED: u8 = 1;
+pub(crate) const USES_SEED: u8 = 2;
 /// Where the second segment of the use log begins.
 pub(crate) const SECOND: &str = "00000000000000000005.jsonl";
 
@@ -54,12 +58,14 @@ pub(crate) enum Story {
     UnrecordedPruning,
     LateRotation,
     NeverWithdrawn,
+    /// True as well, with more than fifty use records in three segments, which became durable four at a time.
+    Busy,
 }
 
 impl Story {
     fn is_legal(self) -> bool {
-        use Story::{LogKeyRotated, Pruned, Valid, Witnessed};
-        matches!(self, Valid | LogKeyRotated | Witnessed | Pruned)
+        use Story::{Busy, LogKeyRotated, Pruned, Valid, Witnessed};
+        matches!(self, Valid | Busy | LogKeyRotated | Witnessed | Pruned)
     }
 }
 
@@ -72,6 +78,8 @@ struct Writer {
     prev: Hash,
     frontier: Frontier,
     segments: Vec<(String, Vec<u8>)>,
+    /// How many records become durable at once.
+    batch: u64,
 }
 
 /// Seconds after the start of 2026.
@@ -80,11 +88,12 @@ pub(crate) fn at(seconds: u64) -> Timestamp {
 }
 
 impl Writer {
-    fn new(kind: LogKind, origin: String, seed: u8) -> Self {
+    fn new(kind: LogKind, origin: String, seed: u8, batch: u64) -> Self {
         let secret = secret(seed);
         let key = verifier_key(&origin, &secret).to_string();
         let prev = genesis_prev(&origin, &key);
-        let mut log = Self { kind, origin: origin.clone(), secrets: vec![secret], prev, frontier: Frontier::new(), segments: Vec::new() };
+        let mut log =
+            Self { kind, origin: origin.clone(), secrets: vec![secret], prev, frontier: Frontier::new(), segments: Vec::new(), batch };
         log.segments.push((FIRST.to_owned(), Vec::new()));
         let created = LogCreated {
             origin,
@@ -105,7 +114,7 @@ impl Writer {
             seq: self.frontier.size(),
             time: at(seconds),
             prev: self.prev,
-            durable: self.frontier.size(),
+            durable: self.frontier.size() / self.batch * self.batch,
             node: "a".into(),
             boot: "5f0c".into(),
             asked: Asked { caller, ..Asked::default() },
@@ -353,6 +362,22 @@ impl Teller {
         }
     }
 
+    fn busy(&mut self) {
+        let size = self.keys.frontier.size();
+        for number in 0..40 {
+            let seconds = ROTATION + 30 + 20 * number;
+            match number {
+                20 => {
+                    let sealed = format!("log/uses/{}.checkpoint", self.uses.segments.last().unwrap().0);
+                    self.file(&sealed, self.uses.checkpoint());
+                    self.uses.roll(seconds, Hash::digest);
+                }
+                sign if sign % 5 == 0 => self.sign(seconds, 2, size),
+                _ => drop(self.uses.append(seconds, Event::LogHeartbeat(LogHeartbeat {}))),
+            }
+        }
+    }
+
     fn end(&mut self) {
         let mut rotated = self.rotated;
         if self.story == Story::NeverWithdrawn {
@@ -463,14 +488,18 @@ pub(crate) fn build_late(meanwhile: Vec<(i64, Event)>) -> Files {
 
 fn tell(story: Story, meanwhile: Vec<(u64, Event)>) -> Files {
     let origin = if story == Story::WrongOrigin { "example.net/other" } else { ORIGIN };
-    let keys = Writer::new(LogKind::Keys, format!("{origin}/keys"), 1);
-    let uses = Writer::new(LogKind::Uses, format!("{origin}/uses/a"), 2);
+    let batch = if story == Story::Busy { 4 } else { 1 };
+    let keys = Writer::new(LogKind::Keys, format!("{origin}/keys"), KEYS_SEED, batch);
+    let uses = Writer::new(LogKind::Uses, format!("{origin}/uses/a"), USES_SEED, batch);
     let mut keyrings = Keyrings::default();
     let line = keys.segments[0].1.trim_ascii_end();
     keyrings.apply(&Record::parse(line).unwrap()).unwrap();
     let mut teller = Teller { story, keys, uses, keyrings, meanwhile, rotated: ROTATION, files: Files::new() };
     teller.beginning();
     teller.rotation();
+    if story == Story::Busy {
+        teller.busy();
+    }
     teller.end();
     teller.finish()
 }

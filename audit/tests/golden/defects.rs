@@ -1,10 +1,12 @@
 //! One way to be wrong after the other, each with the exit code that it must give.
 //!
-//! In scope: what somebody without the log key does to the bytes, and which wrong stories there are. Out of scope: what the verifier says.
+//! In scope: what somebody without the log key does to the bytes (more in `forms`), and which wrong stories there are. Out of scope: what
+//! the verifier says.
 
 use claviger_audit::merkle::Hash;
 
 use super::builder::{FIRST, Files, ORIGIN, SECOND, Story, build};
+use super::forms;
 use super::signing::{note, secret};
 
 /// A defect: its name, the exit code under `--trust` and `--min-size 1`, the good logs whose trust file is meant, and its `log` folder.
@@ -15,12 +17,12 @@ pub(crate) struct Defect {
     pub(crate) files: Files,
 }
 
-const KEYS: &str = "log/keys/00000000000000000000.jsonl";
+pub(crate) const KEYS: &str = "log/keys/00000000000000000000.jsonl";
 
-type Lines = Vec<Vec<u8>>;
+pub(crate) type Lines = Vec<Vec<u8>>;
 
 /// The valid logs with the lines of one segment changed.
-fn with_lines(file: &str, change: impl Fn(&mut Lines)) -> Files {
+pub(crate) fn with_lines(file: &str, change: impl Fn(&mut Lines)) -> Files {
     let mut files = build(Story::Valid);
     let bytes = files.get_mut(file).unwrap();
     let mut lines: Lines = bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
@@ -29,13 +31,13 @@ fn with_lines(file: &str, change: impl Fn(&mut Lines)) -> Files {
     files
 }
 
-fn replace(line: &mut Vec<u8>, from: &str, to: &str) {
+pub(crate) fn replace(line: &mut Vec<u8>, from: &str, to: &str) {
     let text = String::from_utf8(line.clone()).unwrap();
     assert!(text.contains(from), "{text}");
     *line = text.replacen(from, to, 1).into_bytes();
 }
 
-fn with(change: impl Fn(&mut Files)) -> Files {
+pub(crate) fn with(change: impl Fn(&mut Files)) -> Files {
     let mut files = build(Story::Valid);
     change(&mut files);
     files
@@ -47,6 +49,7 @@ pub(crate) fn all() -> Vec<Defect> {
     defects.extend(whole_files());
     defects.extend(stories());
     defects.extend(later_stories());
+    defects.extend(forms::all());
     // What a verifier brings along is always that of the true story.
     for defect in &mut defects {
         defect.files.retain(|name, _| name.starts_with("log/"));
@@ -54,7 +57,7 @@ pub(crate) fn all() -> Vec<Defect> {
     defects
 }
 
-fn defect(name: &'static str, exit: u8, files: Files) -> Defect {
+pub(crate) fn defect(name: &'static str, exit: u8, files: Files) -> Defect {
     Defect { name, exit, trust: "valid", files }
 }
 
