@@ -17,6 +17,7 @@ pub mod names;
 pub mod note;
 pub mod record;
 pub mod report;
+pub mod tiles;
 pub mod time;
 pub mod timing;
 pub mod trust;

@@ -1,8 +1,10 @@
 //! The Merkle tree of a log: RFC 9162 section 2.1 (the tree of RFC 6962), as C2SP tlog-tiles and tlog-checkpoint use it.
 //!
-//! In scope: hashes of leaves and nodes, the right edge of a growing tree, and (in `proofs`) inclusion and consistency proofs.
+//! In scope: hashes of leaves and nodes, the right edge of a growing tree, (in `proofs`) inclusion and consistency proofs, and (in `growth`)
+//! the latter while a tree grows.
 //! Out of scope: what a leaf says, who signed a root (`note`, `checkpoint`), and where hashes are stored.
 
+mod growth;
 mod proofs;
 
 use std::fmt;
@@ -11,6 +13,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+pub use growth::Growth;
 pub use proofs::{MAX_PROOF, ProofError, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
 
 /// A SHA-256 value. As text, and in JSON, it is 64 lower-case hexadecimal digits.
@@ -166,11 +169,17 @@ impl Frontier {
 
     /// Appends a leaf. On average this computes one node hash.
     pub fn push(&mut self, leaf: Hash) {
-        // Each trailing one bit of the old size is a complete subtree of the same height as the one that just closed.
-        let closing = self.edge.len() - self.size.trailing_ones() as usize;
-        let subtree = self.edge.drain(closing..).rev().fold(leaf, |right, left| node_hash(&left, &right));
+        self.push_subtree(0, leaf);
+    }
+
+    /// Appends a complete subtree of `2^height` leaves by its root. Its place must be its own: the size is a multiple of `2^height`.
+    pub fn push_subtree(&mut self, height: u32, root: Hash) {
+        debug_assert!(self.size.trailing_zeros() >= height, "a subtree of height {height} cannot begin at {}", self.size);
+        // Each further one bit of the old size is a complete subtree of the same height as the one that just closed.
+        let closing = self.edge.len() - (self.size >> height).trailing_ones() as usize;
+        let subtree = self.edge.drain(closing..).rev().fold(root, |right, left| node_hash(&left, &right));
         self.edge.push(subtree);
-        self.size += 1;
+        self.size += 1 << height;
     }
 
     /// The root of the tree.
