@@ -108,12 +108,14 @@ impl fmt::Display for Checkpoint {
     }
 }
 
-fn parse_size(text: &str) -> Option<u64> {
+/// A decimal number below 2^64 without sign or leading zeros.
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let canonical = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if canonical { text.parse().ok() } else { None }
 }
 
-fn parse_root(text: &str) -> Option<Hash> {
+/// A hash in padded standard base64 (RFC 4648 section 4).
+pub(crate) fn parse_root(text: &str) -> Option<Hash> {
     Some(Hash::from_bytes(STANDARD.decode(text).ok()?.try_into().ok()?))
 }
 

@@ -15,6 +15,7 @@ pub mod line;
 pub mod merkle;
 pub mod names;
 pub mod note;
+pub mod proof;
 pub mod record;
 pub mod report;
 pub mod tiles;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use growth::Growth;
-pub use proofs::{MAX_PROOF, ProofError, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
+pub use proofs::{MAX_PROOF, ProofError, ProofMaker, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
 
 /// A SHA-256 value. As text, and in JSON, it is 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,6 +1,9 @@
-//! A verification as text for people and as JSON for programs.
+//! A verification as text for people, as JSON for programs, and as annotations and a table where GitHub runs it.
 //!
 //! In scope: wording and layout; the first line of the text is the verdict. Out of scope: finding anything out ([`crate::verify`]).
+
+mod github;
+mod summary;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,7 +11,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::event::LogKind;
-use crate::verify::{Finding, LogReport, Report, Rotation, Verdict};
+use crate::verify::{Finding, ForkFile, LogReport, Report, Rotation, Verdict};
+
+pub use github::github;
+pub use summary::summary;
 
 /// The version of the JSON report. It grows when a member changes its meaning or goes away; new members may come without.
 pub const REPORT_SCHEMA: u32 = 1;
@@ -23,6 +29,7 @@ struct Json<'r> {
     logs: &'r [LogReport],
     findings: &'r [Finding],
     more_findings: u64,
+    fork_proofs: &'r [ForkFile],
     #[serde(skip_serializing_if = "Option::is_none")]
     rotations: Option<&'r [Rotation]>,
 }
@@ -38,6 +45,7 @@ pub fn json(report: &Report, with_rotations: bool) -> serde_json::Result<String>
         logs: &report.logs,
         findings: report.findings.list(),
         more_findings: report.findings.more(),
+        fork_proofs: &report.fork_proofs,
         rotations: with_rotations.then_some(report.rotations.as_slice()),
     };
     Ok(serde_json::to_string_pretty(&value)? + "\n")
@@ -57,6 +65,7 @@ pub fn text(report: &Report, with_rotations: bool) -> String {
     if report.findings.more() > 0 {
         lines.push(format!("and {} more findings", report.findings.more()));
     }
+    lines.extend(report.fork_proofs.iter().map(fork_line));
     if with_rotations {
         report.rotations.iter().for_each(|rotation| rotation_lines(rotation, &mut lines));
     }
@@ -121,6 +130,14 @@ fn finding_lines(finding: &Finding, lines: &mut Vec<String>) {
     lines.extend(finding.found.iter().map(|found| format!("    found    {found}")));
     for note in &finding.notes {
         lines.extend(note.lines().map(|line| format!("    | {line}")));
+    }
+}
+
+fn fork_line(ForkFile { log, file, error }: &ForkFile) -> String {
+    let log = log.as_deref().unwrap_or("the log");
+    match error {
+        None => format!("the fork of {log} is proven to anyone by {file}: `claviger-audit verify-fork` checks it, without the log"),
+        Some(error) => format!("the proof of the fork of {log} could not be written to {file}: {error}; say --fork-proof FILE"),
     }
 }
 

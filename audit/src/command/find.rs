@@ -76,7 +76,7 @@ fn search(input: &Input<'_>, wanted: &dyn Fn(&Sign) -> bool, out: &mut dyn Write
 }
 
 /// RFC 7515 section 5.1: the first two parts of a compact JWS and the dot between them.
-fn signing_input(path: &Path) -> Result<Hash, Failure> {
+pub(super) fn signing_input(path: &Path) -> Result<Hash, Failure> {
     let bytes = files::read_small(path, MAX_TOKEN)?;
     let token = bytes.trim_ascii();
     let dots: Vec<usize> = token.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at).collect();

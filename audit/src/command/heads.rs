@@ -1,9 +1,8 @@
 //! Remembered heads: a file with one note, or a folder with one note per log.
 //!
-//! In scope: reading them, and writing them so that a crash leaves the old one or the new one. Out of scope: when that is right.
+//! In scope: reading them, and saving one for each log. Out of scope: when that is right.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::event::LogKind;
@@ -41,9 +40,9 @@ pub(super) fn save(path: &Path, report: &Report) -> Result<(), Failure> {
     for log in &report.logs {
         let Some(head) = &log.head else { continue };
         if is_folder {
-            write(&path.join(name_of(log)?), head)?;
+            files::replace(&path.join(name_of(log)?), head)?;
         } else if log.kind == LogKind::Keys {
-            write(path, head)?;
+            files::replace(path, head)?;
         }
     }
     Ok(())
@@ -59,24 +58,5 @@ fn name_of(log: &LogReport) -> Result<String, Failure> {
 }
 
 fn is_head(name: &str) -> bool {
-    name == "keys" || name.starts_with("uses-") && !name.ends_with(TEMPORARY)
-}
-
-const TEMPORARY: &str = ".new";
-
-fn write(path: &Path, note: &str) -> Result<(), Failure> {
-    let failed = |error| Failure::File { path: path.to_owned(), error };
-    let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
-    name.push(TEMPORARY);
-    let temporary = path.with_file_name(name);
-    // The commit point is the rename: before it the old head counts, after it the new one.
-    let replace = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(note.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
-    };
-    replace().map_err(failed)
+    name == "keys" || name.starts_with("uses-") && !name.ends_with(files::TEMPORARY)
 }

@@ -14,13 +14,18 @@ use crate::verify::{Finding, Input, Options, Report, Verdict, verify};
 mod args;
 mod files;
 mod find;
+mod forks;
 mod heads;
 mod lines;
+mod proofs;
+mod proving;
 mod publish;
 mod show;
 mod verifying;
 
 pub use find::FindArgs;
+pub use proofs::{AnswerFormat, VerifyConsistencyArgs, VerifyForkArgs, VerifyProofArgs};
+pub use proving::{ProveArgs, ProveConsistencyArgs};
 pub use publish::{JwksArgs, TrustArgs};
 pub use show::ShowArgs;
 pub use verifying::{Format, VerifyArgs};
@@ -40,6 +45,29 @@ pub enum Command {
     Find(FindArgs),
     /// Print the exact JWKS bytes that the key log makes
     Jwks(JwksArgs),
+    /// Print a proof (C2SP tlog-proof) that a record is in a log, for somebody who does not have the log
+    ///
+    /// The newest checkpoint that covers the record, that verifies and that enough witnesses cosigned is part of it. Exit codes: 0 made,
+    /// 1 no such record, 10 another record than the receipt's, 11 the log is too short for the receipt, 13 no such checkpoint, 16 another
+    /// log.
+    Prove(ProveArgs),
+    /// Check such a proof offline
+    ///
+    /// 0 it holds, 10 it does not, or the record is another one, 13 signature or quorum missing, 14 older than --max-age, 16 no trust file,
+    /// another log, or nothing that says which record it is about.
+    VerifyProof(VerifyProofArgs),
+    /// Print a proof that the log of one size is the beginning of the log of another size
+    ProveConsistency(ProveConsistencyArgs),
+    /// Check such a proof offline
+    ///
+    /// 0 it holds, and the log signed for the larger size, 10 it does not hold, 13 signature or quorum missing, 16 no trust file, another
+    /// log, or nothing is signed.
+    VerifyConsistency(VerifyConsistencyArgs),
+    /// Check the proof of a fork, as `verify` writes it, offline
+    ///
+    /// 12 the log key signed two histories, 10 the file does not prove it, 13 a note is not signed by the log, 16 no trust file or another
+    /// log; never 0.
+    VerifyFork(VerifyForkArgs),
     /// Print a trust file that holds the logs' own keys: trust on first use
     Trust(TrustArgs),
 }
@@ -50,7 +78,10 @@ impl Command {
         match self {
             Self::Verify(args) => args.format = Format::Json,
             Self::Show(args) => args.format = show::Output::Json,
-            Self::Find(_) | Self::Jwks(_) | Self::Trust(_) => {}
+            Self::VerifyProof(args) => args.format = AnswerFormat::Json,
+            Self::VerifyConsistency(args) => args.format = AnswerFormat::Json,
+            Self::VerifyFork(args) => args.format = AnswerFormat::Json,
+            Self::Find(_) | Self::Jwks(_) | Self::Prove(_) | Self::ProveConsistency(_) | Self::Trust(_) => {}
         }
     }
 }
@@ -110,6 +141,11 @@ pub fn run(command: &Command, now: Timestamp, out: &mut dyn Write) -> Result<u8,
         Command::Show(args) => show::run(args, out),
         Command::Find(args) => find::run(args, out),
         Command::Jwks(args) => publish::jwks(args, now, out),
+        Command::Prove(args) => proving::prove(args, out),
+        Command::VerifyProof(args) => proofs::verify_proof(args, now, out),
+        Command::ProveConsistency(args) => proving::prove_consistency(args, out),
+        Command::VerifyConsistency(args) => proofs::verify_consistency(args, out),
+        Command::VerifyFork(args) => proofs::verify_fork(args, out),
         Command::Trust(args) => publish::trust(args, now, out),
     }
 }

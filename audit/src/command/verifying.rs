@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 use crate::trust::{MAX_POLICY, Policy};
 use crate::verify::{LiveSet, MinSize, Options, Receipt, Verdict, verify};
 
-use super::{Failure, args, files, heads};
+use super::{Failure, args, files, forks, heads};
 
 /// Largest JWKS body that is read: a set has at most 100 keys, and the largest RSA key takes 1.5 kB.
 const MAX_JWKS: usize = 1 << 20;
@@ -28,6 +28,8 @@ pub enum Format {
     Text,
     /// For programs; the member `schema` is the version.
     Json,
+    /// For a job on GitHub: the verdict, then one annotation per finding.
+    Github,
 }
 
 /// What `verify` is given. A result is *pinned* with `--trust` and at least one of `--head`, `--receipt` and `--min-size`.
@@ -76,11 +78,18 @@ pub struct VerifyArgs {
     /// How the report is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    /// Append the result as a Markdown table to this file: on GitHub, $GITHUB_STEP_SUMMARY
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
+    /// Where a fork, if one is found, is written down for others to check. A file that exists is never overwritten: the name gets a number
+    #[arg(long, value_name = "FILE", default_value = "claviger-fork.proof")]
+    pub fork_proof: PathBuf,
 }
 
 pub(super) fn run(args: &VerifyArgs, now: Timestamp, out: &mut dyn Write) -> Result<u8, Failure> {
     let input = files::open(&args.paths)?;
-    let report = verify(&input, &options(args)?, args.now.unwrap_or(now))?;
+    let mut report = verify(&input, &options(args)?, args.now.unwrap_or(now))?;
+    forks::write(&args.fork_proof, &mut report);
     // An unpinned or broken log must not become what later runs are compared with; a stale one is true, only old.
     if let Some(path) = args.save_head.as_ref().filter(|_| matches!(report.verdict, Verdict::Verified | Verdict::Stale)) {
         heads::save(path, &report)?;
@@ -88,9 +97,13 @@ pub(super) fn run(args: &VerifyArgs, now: Timestamp, out: &mut dyn Write) -> Res
     let text = match args.format {
         Format::Text => report::text(&report, args.rotation),
         Format::Json => report::json(&report, args.rotation).map_err(io::Error::from)?,
+        Format::Github => report::github(&report),
     };
     out.write_all(text.as_bytes())?;
     out.flush()?;
+    if let Some(path) = &args.summary {
+        files::append(path, &report::summary(&report))?;
+    }
     Ok(report.verdict.exit_code())
 }
 
@@ -112,12 +125,14 @@ fn options(args: &VerifyArgs) -> Result<Options, Failure> {
     })
 }
 
-fn trust(path: &Path) -> Result<Policy, Failure> {
+/// A trust file.
+pub(super) fn trust(path: &Path) -> Result<Policy, Failure> {
     let bytes = files::read_small(path, MAX_POLICY)?;
     Policy::parse(&bytes).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
 }
 
-fn receipt(path: &Path) -> Result<Receipt, Failure> {
+/// A receipt.
+pub(super) fn receipt(path: &Path) -> Result<Receipt, Failure> {
     let bytes = files::read_small(path, MAX_RECEIPT)?;
     serde_json::from_slice(&bytes).map_err(|error| Failure::Usage(format!("{} is no receipt: {error}", path.display())))
 }

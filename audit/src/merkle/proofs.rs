@@ -1,9 +1,11 @@
 //! Inclusion and consistency proofs: RFC 9162 sections 2.1.3 and 2.1.4.
 //!
-//! In scope: making proofs from all leaf hashes of a tree, and checking proofs that a stranger hands in.
+//! In scope: making proofs from the leaf hashes of a tree, at hand or passing by once, and checking proofs that a stranger hands in.
 //! Out of scope: proofs from stored tiles, and whether a root is the log's (a signed checkpoint says that).
 
-use super::{Hash, node_hash};
+use std::ops::Range;
+
+use super::{Frontier, Hash, node_hash};
 
 /// The longest proof of any tree with up to 2^63 leaves, and the limit of C2SP tlog-witness; a longer one is refused unread.
 pub const MAX_PROOF: usize = 63;
@@ -46,13 +48,81 @@ pub enum ProofError {
     Inconsistent,
 }
 
-/// The audit path of leaf `index` in the tree of the first `size` leaves (RFC 9162 section 2.1.3.1), lowest node first.
+/// Makes a proof while the leaves of a tree pass by, in memory that does not grow with the tree: each hash of a proof is the root of a
+/// range of leaves, and no two ranges overlap.
+#[derive(Clone, Debug)]
+pub struct ProofMaker {
+    parts: Vec<(Range<u64>, Frontier)>,
+    size: u64,
+    seen: u64,
+}
+
+impl ProofMaker {
+    /// For the audit path of leaf `index` in the tree of the first `size` leaves (RFC 9162 section 2.1.3.1), lowest node first.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError::NoSuchLeaf`].
+    pub fn inclusion(index: u64, size: u64) -> Result<Self, ProofError> {
+        if index >= size {
+            return Err(ProofError::NoSuchLeaf { index, size });
+        }
+        let mut ranges = Vec::new();
+        path(index, 0..size, &mut ranges);
+        Ok(Self::new(ranges, size))
+    }
+
+    /// For the proof that the tree of the first `old` leaves is the beginning of the tree of the first `new` (RFC 9162 section 2.1.4.1).
+    /// It is empty when the sizes are equal, and when the older tree is empty, which every tree begins with.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError::Shrunk`].
+    pub fn consistency(old: u64, new: u64) -> Result<Self, ProofError> {
+        if old > new {
+            return Err(ProofError::Shrunk { old, new });
+        }
+        let mut ranges = Vec::new();
+        if old != 0 {
+            subproof(old, 0..new, true, &mut ranges);
+        }
+        Ok(Self::new(ranges, new))
+    }
+
+    fn new(ranges: Vec<Range<u64>>, size: u64) -> Self {
+        Self { parts: ranges.into_iter().map(|range| (range, Frontier::new())).collect(), size, seen: 0 }
+    }
+
+    /// Takes the next leaf; those after the tree's last are passed over.
+    pub fn push(&mut self, leaf: Hash) {
+        let seq = self.seen;
+        self.seen += 1;
+        if let Some((_, part)) = self.parts.iter_mut().find(|(range, _)| range.contains(&seq)) {
+            part.push(leaf);
+        }
+    }
+
+    /// Whether every leaf of the tree has passed by.
+    pub fn is_complete(&self) -> bool {
+        self.seen >= self.size
+    }
+
+    /// The proof.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError::TooFewLeaves`].
+    pub fn finish(self) -> Result<Vec<Hash>, ProofError> {
+        if !self.is_complete() {
+            return Err(ProofError::TooFewLeaves { size: self.size, known: self.seen });
+        }
+        Ok(self.parts.iter().map(|(_, part)| part.root()).collect())
+    }
+}
+
+/// [`ProofMaker::inclusion`] over leaves that are all at hand.
 pub fn inclusion_proof(leaves: &[Hash], index: u64, size: u64) -> Result<Vec<Hash>, ProofError> {
-    let tree = first(leaves, size)?;
-    let place = usize::try_from(index).ok().filter(|i| *i < tree.len()).ok_or(ProofError::NoSuchLeaf { index, size })?;
-    let mut proof = Vec::new();
-    path(place, tree, &mut proof);
-    Ok(proof)
+    over(leaves, size, ProofMaker::inclusion(index, size)?)
 }
 
 /// Checks that `leaf` is leaf `index` of the tree with `size` leaves and this `root` (RFC 9162 section 2.1.3.2).
@@ -90,16 +160,9 @@ pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root
     }
 }
 
-/// The proof that the tree of the first `old` leaves is the beginning of the tree of the first `new` (RFC 9162 section 2.1.4.1).
-/// It is empty when the sizes are equal, and when the older tree is empty, which every tree begins with.
+/// [`ProofMaker::consistency`] over leaves that are all at hand.
 pub fn consistency_proof(leaves: &[Hash], old: u64, new: u64) -> Result<Vec<Hash>, ProofError> {
-    let tree = first(leaves, new)?;
-    let start = usize::try_from(old).ok().filter(|n| *n <= tree.len()).ok_or(ProofError::Shrunk { old, new })?;
-    let mut proof = Vec::new();
-    if start != 0 {
-        subproof(start, tree, true, &mut proof);
-    }
-    Ok(proof)
+    over(leaves, new, ProofMaker::consistency(old, new)?)
 }
 
 /// Checks that the tree `(old, old_root)` is the beginning of the tree `(new, new_root)` (RFC 9162 section 2.1.4.2).
@@ -154,52 +217,48 @@ fn fold_consistency(old: u64, old_root: &Hash, new: u64, proof: &[Hash]) -> Resu
     if last == 0 { Ok((from_old, from_new)) } else { Err(wrong_length()) }
 }
 
-fn first(leaves: &[Hash], size: u64) -> Result<&[Hash], ProofError> {
-    let known = leaves.len() as u64;
-    usize::try_from(size).ok().and_then(|n| leaves.get(..n)).ok_or(ProofError::TooFewLeaves { size, known })
+fn over(leaves: &[Hash], size: u64, mut maker: ProofMaker) -> Result<Vec<Hash>, ProofError> {
+    leaves.iter().take(usize::try_from(size).unwrap_or(usize::MAX)).for_each(|leaf| maker.push(*leaf));
+    maker.finish()
 }
 
-/// The largest power of two below `n`, for `n >= 2`: where RFC 9162 splits a tree.
-fn split_point(n: usize) -> usize {
-    1 << (n - 1).ilog2()
+/// Both halves of a tree of two leaves or more. RFC 9162 splits at the largest power of two below the size.
+fn halves(tree: Range<u64>) -> (Range<u64>, Range<u64>) {
+    let middle = tree.start + (1 << (tree.end - tree.start - 1).ilog2());
+    (tree.start..middle, middle..tree.end)
 }
 
-fn root_of(leaves: &[Hash]) -> Hash {
-    let mut frontier = super::Frontier::new();
-    frontier.extend(leaves.iter().copied());
-    frontier.root()
-}
-
-/// `PATH(m, D[n])`. Recursion is as deep as the tree is high, so at most 63.
-fn path(index: usize, tree: &[Hash], proof: &mut Vec<Hash>) {
-    if tree.len() == 1 {
+/// `PATH(m, D[n])`. Recursion is as deep as the tree is high, so at most 64.
+fn path(index: u64, tree: Range<u64>, ranges: &mut Vec<Range<u64>>) {
+    if tree.end - tree.start == 1 {
         return;
     }
-    let (left, right) = tree.split_at(split_point(tree.len()));
-    if index < left.len() {
-        path(index, left, proof);
-        proof.push(root_of(right));
+    let (left, right) = halves(tree);
+    if left.contains(&index) {
+        path(index, left, ranges);
+        ranges.push(right);
     } else {
-        path(index - left.len(), right, proof);
-        proof.push(root_of(left));
+        path(index, right, ranges);
+        ranges.push(left);
     }
 }
 
-/// `SUBPROOF(m, D[n], b)`; `whole` is RFC 9162's `b`: the subtree is the older tree itself, which the verifier knows.
-fn subproof(old: usize, tree: &[Hash], whole: bool, proof: &mut Vec<Hash>) {
-    if old == tree.len() {
+/// `SUBPROOF(m, D[n], b)`, with `m` counted from the first leaf of all; `whole` is RFC 9162's `b`: the subtree is the older tree itself,
+/// which the verifier knows.
+fn subproof(old: u64, tree: Range<u64>, whole: bool, ranges: &mut Vec<Range<u64>>) {
+    if old == tree.end {
         if !whole {
-            proof.push(root_of(tree));
+            ranges.push(tree);
         }
         return;
     }
-    let (left, right) = tree.split_at(split_point(tree.len()));
-    if old <= left.len() {
-        subproof(old, left, whole, proof);
-        proof.push(root_of(right));
+    let (left, right) = halves(tree);
+    if old <= left.end {
+        subproof(old, left, whole, ranges);
+        ranges.push(right);
     } else {
-        subproof(old - left.len(), right, false, proof);
-        proof.push(root_of(left));
+        subproof(old, right, false, ranges);
+        ranges.push(left);
     }
 }
 
@@ -210,6 +269,12 @@ mod tests {
 
     fn leaves(count: u64) -> Vec<Hash> {
         (0..count).map(|n| leaf_hash(&n.to_be_bytes())).collect()
+    }
+
+    fn root_of(leaves: &[Hash]) -> Hash {
+        let mut frontier = Frontier::new();
+        frontier.extend(leaves.iter().copied());
+        frontier.root()
     }
 
     /// Every proof with one bit flipped, one hash added, dropped or doubled.
@@ -246,7 +311,7 @@ mod tests {
     fn every_inclusion_proof_holds_and_no_other() {
         let d = leaves(33);
         for size in 1..=33 {
-            let root = root_of(first(&d, size).unwrap());
+            let root = root_of(&d[..usize::try_from(size).unwrap()]);
             for index in 0..size {
                 let leaf = d[usize::try_from(index).unwrap()];
                 let proof = inclusion_proof(&d, index, size).unwrap();
@@ -258,7 +323,7 @@ mod tests {
             }
         }
         for (index, size) in [(0, 1), (6, 7), (20, 33), (32, 33)] {
-            let (leaf, root) = (d[usize::try_from(index).unwrap()], root_of(first(&d, size).unwrap()));
+            let (leaf, root) = (d[usize::try_from(index).unwrap()], root_of(&d[..usize::try_from(size).unwrap()]));
             let proof = inclusion_proof(&d, index, size).unwrap();
             for bad in spoiled(&proof) {
                 assert!(verify_inclusion(&leaf, index, size, &bad, &root).is_err());
@@ -269,7 +334,7 @@ mod tests {
     #[test]
     fn every_consistency_proof_holds_and_no_other() {
         let d = leaves(33);
-        let root = |size| root_of(first(&d, size).unwrap());
+        let root = |size| root_of(&d[..usize::try_from(size).unwrap()]);
         for new in 0..=33 {
             for old in 0..=new {
                 let proof = consistency_proof(&d, old, new).unwrap();

@@ -7,6 +7,8 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
+use crate::proof::ForkProof;
+
 /// Most findings that a report lists, so that a log of a million bad lines gives a report that can be read; the rest is counted.
 pub const MOST_FINDINGS: usize = 100;
 
@@ -110,11 +112,14 @@ pub struct Finding {
     pub found: Option<String>,
     /// For a fork: the two signed notes that contradict each other, each whole.
     pub notes: Vec<String>,
+    /// For the first fork of a log: what proves it to others. It holds the notes again, so it is no part of the JSON.
+    #[serde(skip)]
+    pub proof: Option<Box<ForkProof>>,
 }
 
 impl Finding {
     pub(crate) fn new(verdict: Verdict, text: impl Into<String>) -> Self {
-        Self { verdict, log: None, rule: None, at: None, text: text.into(), expected: None, found: None, notes: Vec::new() }
+        Self { verdict, log: None, rule: None, at: None, text: text.into(), expected: None, found: None, notes: Vec::new(), proof: None }
     }
 
     pub(crate) fn of(mut self, log: &str) -> Self {

@@ -4,7 +4,7 @@
 //! verifier brings along to pin a log. Out of scope: opening files (`crate::command`), printing ([`crate::report`]), clocks and networks.
 //!
 //! Files by story: `chain` reads one log; `keylog` and `uses` judge what its records say; `notes` compares it with what was signed;
-//! `pins` holds it against what the verifier brought; `run` tells the order.
+//! `pins` holds it against what the verifier brought; `run` tells the order. `leaves` gives the leaf hashes of a log, for proofs.
 
 use std::io::{self, BufRead};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use crate::trust::Policy;
 mod chain;
 mod finding;
 mod keylog;
+pub mod leaves;
 mod notes;
 mod pins;
 mod rotation;
@@ -28,7 +29,7 @@ mod uses;
 pub use finding::{Finding, Findings, Location, MOST_FINDINGS, Verdict};
 pub use keylog::KeyLog;
 pub use rotation::{Rotation, Slack};
-pub use run::{LogReport, Report};
+pub use run::{ForkFile, LogReport, Report};
 
 /// One segment of a log, which can be opened when its turn comes.
 pub struct Segment<'a> {

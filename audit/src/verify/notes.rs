@@ -1,15 +1,19 @@
 //! Signed notes against a log: what the log key stated, on the disk or in somebody's memory, and whether the lines agree.
 //!
-//! In scope: signatures, sizes and roots; truncation, tampering and forks that they show. Out of scope: which keys may sign (`pins`).
+//! In scope: signatures, sizes and roots; truncation, tampering and forks that they show, and what proves a fork to others. Out of scope:
+//! which keys may sign (`pins`).
+
+use std::io;
 
 use crate::checkpoint::Checkpoint;
-use crate::merkle::Hash;
+use crate::merkle::{Hash, ProofMaker, verify_consistency};
 use crate::note::{Note, NoteError, VerifierKey};
+use crate::proof::{ForkProof, Grafted};
 use crate::time::Timestamp;
 
-use super::NoteFile;
 use super::chain::Scan;
 use super::finding::{Finding, Findings, Verdict};
+use super::{LogFiles, NoteFile, leaves};
 
 /// A note, not yet verified.
 pub(super) struct Statement {
@@ -83,8 +87,15 @@ pub(super) struct Judged {
     pub(super) stated: u64,
 }
 
-/// Compares what was signed with what is there.
-pub(super) fn judge(scan: &Scan, origin: &str, keys: &[VerifierKey], statements: &[&Statement], findings: &mut Findings) -> Judged {
+/// Compares what was signed with what is there. A fork makes it read the log once more, for the proof.
+pub(super) fn judge(
+    files: &LogFiles<'_>,
+    scan: &Scan,
+    keys: (&str, &[VerifierKey]),
+    statements: &[&Statement],
+    findings: &mut Findings,
+) -> io::Result<Judged> {
+    let (origin, keys) = keys;
     let mut stated_size = 0;
     let mut agreeing = Vec::new();
     let mut differing = Vec::new();
@@ -105,8 +116,15 @@ pub(super) fn judge(scan: &Scan, origin: &str, keys: &[VerifierKey], statements:
         }
     }
     let newest = agreeing.into_iter().max_by_key(|stated| stated.size);
+    let mut proven = false;
     for (stated, root) in differing {
-        findings.push(differs(&stated, root, newest.as_ref()).of(origin));
+        let mut finding = differs(&stated, root, newest.as_ref()).of(origin);
+        // One proof convicts the key. More would only make the log be read again.
+        if let Some(newest) = newest.as_ref().filter(|_| finding.verdict == Verdict::Forked && !proven) {
+            finding.proof = prove_fork(files, &stated, root, newest)?.map(Box::new);
+            proven = finding.proof.is_some();
+        }
+        findings.push(finding);
     }
     let covered = newest.filter(|stated| stated.size > 0).map(|stated| Covered {
         size: stated.size,
@@ -114,7 +132,7 @@ pub(super) fn judge(scan: &Scan, origin: &str, keys: &[VerifierKey], statements:
         time: scan.time_at(stated.size),
         note: stated.note.to_string(),
     });
-    Judged { covered, stated: stated_size }
+    Ok(Judged { covered, stated: stated_size })
 }
 
 fn too_short(stated: &Stated<'_>, size: u64) -> Finding {
@@ -133,4 +151,16 @@ fn differs(stated: &Stated<'_>, root: Hash, newest: Option<&Stated<'_>>) -> Find
         None => Finding::new(Verdict::Tampered, format!("the records are not those that {} covers", stated.name)),
     };
     finding.differ(format_args!("root {} at size {}", stated.root, stated.size), format_args!("root {root}"))
+}
+
+/// `None` if the lines changed since they were scanned: then they prove nothing.
+fn prove_fork(files: &LogFiles<'_>, stated: &Stated<'_>, root: Hash, longer: &Stated<'_>) -> io::Result<Option<ForkProof>> {
+    let (shorter, other) = (stated.note.clone(), longer.note.clone());
+    if stated.size == longer.size {
+        return Ok(Some(ForkProof { shorter, longer: other, grafted: None }));
+    }
+    let Ok(maker) = ProofMaker::consistency(stated.size, longer.size) else { return Ok(None) };
+    let Ok(hashes) = leaves::prove(files, maker)? else { return Ok(None) };
+    let holds = verify_consistency(stated.size, &root, longer.size, &longer.root, &hashes).is_ok();
+    Ok(holds.then_some(ForkProof { shorter, longer: other, grafted: Some(Grafted { root, hashes }) }))
 }
