@@ -1,22 +1,20 @@
-//! Checkpoints and C2SP tlog-proof files: ours against `tlog.ParseTree` behind `sumdb/note`.
+//! Checkpoints: ours against `tlog.ParseTree` behind `sumdb/note`.
 //!
-//! In scope: every checkpoint of the golden logs, texts that are nearly checkpoints, who must have signed, and proofs of each golden record.
-//! Out of scope: the note around the text (`notes`), and the hashes of a proof (`proofs`).
+//! In scope: every checkpoint of the golden logs, texts that are nearly checkpoints, and who must have signed. Out of scope: the note around
+//! the text (`notes`).
 
 use std::fs;
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use claviger_audit::checkpoint::Checkpoint;
-use claviger_audit::merkle::{Hash, inclusion_proof, leaf_hash};
+use claviger_audit::merkle::{Hash, leaf_hash};
 use claviger_audit::note::{Note, VerifierKey};
-use claviger_audit::trust::Policy;
 use serde_json::{Value, json};
 
 use crate::process::{Judge, Verdict, run};
 use crate::signers::{Signer, note};
-use crate::{golden_keys, golden_lines, root};
+use crate::{golden, golden_keys, golden_lines, golden_trust, root};
 
 const LOG: &str = "log.example/keys";
 const ROOT: &str = "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=";
@@ -41,16 +39,10 @@ fn both(judge: &mut Judge, note: &[u8], keys: &[VerifierKey]) -> (Result<Checkpo
     (ours, theirs)
 }
 
-/// The keys and origins of the logs that the golden trust file names.
-fn golden_trust() -> Vec<VerifierKey> {
-    let text = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/valid/trust")).unwrap();
-    Policy::parse(&text).unwrap().keys()
-}
-
 #[test]
 fn every_golden_checkpoint() {
-    let keys = golden_trust();
-    let valid = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/valid");
+    let keys = golden_trust().keys();
+    let valid = golden();
     let files =
         ["log/keys/checkpoint", "log/uses/checkpoint", "log/uses/00000000000000000000.jsonl.checkpoint", "head/keys", "head/uses-a"];
     let mut judge = Judge::start();
@@ -136,57 +128,5 @@ fn the_checkpoints_on_which_we_differ_are_these() {
     for (text, expected, why) in differences {
         let (ours, theirs) = both(&mut judge, note(&text, &[&log]).as_bytes(), std::slice::from_ref(&log.key));
         assert_eq!((ours.is_ok(), theirs.ok), (expected, !expected), "{why}: we say {ours:?}, the judge says {:?}", theirs.error);
-    }
-}
-
-/// A C2SP tlog-proof of a golden record, as the specification lays it out.
-fn proof_file(lines: &[Vec<u8>], index: usize) -> String {
-    let leaves: Vec<Hash> = lines.iter().map(|line| leaf_hash(line)).collect();
-    let proof = inclusion_proof(&leaves, index as u64, leaves.len() as u64).unwrap();
-    let hashes: String = proof.iter().map(|hash| STANDARD.encode(hash.as_bytes()) + "\n").collect();
-    let checkpoint = fs::read_to_string(golden_keys().join("checkpoint")).unwrap();
-    format!("c2sp.org/tlog-proof@v1\nextra {}\nindex {index}\n{hashes}\n{checkpoint}", STANDARD.encode(&lines[index]))
-}
-
-fn judged(judge: &mut Judge, file: &str, record: &[u8]) -> Verdict {
-    let keys: Vec<String> = golden_trust().iter().map(VerifierKey::to_string).collect();
-    judge.ask(&json!({"kind": "proof", "file": STANDARD.encode(file), "record": STANDARD.encode(record), "keys": keys}))
-}
-
-#[test]
-fn a_proof_of_each_golden_record() {
-    let (mut judge, lines) = (Judge::start(), golden_lines());
-    for index in 0..lines.len() {
-        let file = proof_file(&lines, index);
-        let theirs = judged(&mut judge, &file, &lines[index]);
-        assert_eq!((theirs.ok, theirs.size), (true, lines.len() as u64), "record {index}: {}", theirs.error);
-        assert!(judged(&mut judge, &file, b"").ok, "the extra line holds the record");
-        assert!(!judged(&mut judge, &file, &lines[(index + 1) % lines.len()]).ok, "another record at {index}");
-        let bare: String = file.split_inclusive('\n').filter(|line| !line.starts_with("extra ")).collect();
-        assert!(judged(&mut judge, &bare, &lines[index]).ok && !judged(&mut judge, &bare, b"").ok);
-    }
-}
-
-/// Every character of a proof file, replaced by a digit of base64: no change of what is proven goes unseen, and the extra line alone may say
-/// anything while the record is given by hand.
-#[test]
-fn no_changed_character_of_a_proof_goes_unseen() {
-    let (mut judge, lines) = (Judge::start(), golden_lines());
-    let file = proof_file(&lines, 9);
-    let extra = file.find("extra ").unwrap() + "extra ".len()..file.find("\nindex").unwrap();
-    for (at, _) in file.char_indices().filter(|(at, _)| !extra.contains(at)) {
-        let mut changed: Vec<char> = file.chars().collect();
-        let place = file[..at].chars().count();
-        changed[place] = if changed[place] == 'B' { 'C' } else { 'B' };
-        let changed: String = changed.into_iter().collect();
-        assert!(!judged(&mut judge, &changed, &lines[9]).ok, "character {at}");
-    }
-    let [before, after] = [&file[..extra.start], &file[extra.end..]];
-    let other = format!("{before}AAAA{after}");
-    assert!(judged(&mut judge, &other, &lines[9]).ok && !judged(&mut judge, &other, b"").ok);
-    for (from, to) in
-        [("index 9", "index 09"), ("index 9", "index 10"), ("index 9", "index -1"), ("index 9\n", ""), ("@v1", "@v2"), ("\n\n", "\n")]
-    {
-        assert!(!judged(&mut judge, &file.replacen(from, to, 1), &lines[9]).ok, "{from:?} {to:?}");
     }
 }

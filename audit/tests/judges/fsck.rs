@@ -8,42 +8,29 @@ use std::path::Path;
 
 use claviger_audit::checkpoint::Checkpoint;
 use claviger_audit::merkle::{Frontier, Hash, leaf_hash};
+use claviger_audit::tiles::{HashTiles, encode_bundle, of_tree};
 
 use crate::process::run;
 use crate::signers::{Signer, note};
-use crate::{golden_keys, golden_lines, root};
+use crate::{golden_keys, golden_lines, golden_trust, root};
 
 /// The files of a log by C2SP tlog-tiles, by path below its prefix.
 type Tiles = BTreeMap<String, Vec<u8>>;
 
 const LOG: &str = "log.example/keys";
-/// Hashes of a full tile.
-const WIDTH: usize = 256;
 /// At least as many as any log here has tiles: where one of them is wrong, fsck waits for ever for a worker that has gone.
 const WORKERS: &str = "16";
 
 fn tiles(lines: &[Vec<u8>], checkpoint: Vec<u8>) -> Tiles {
+    let mut tree = HashTiles::new();
+    lines.iter().for_each(|line| tree.push(leaf_hash(line)));
     let mut files = Tiles::from([("checkpoint".to_owned(), checkpoint)]);
-    for (index, bundle) in lines.chunks(WIDTH).enumerate() {
-        let entry = |line: &Vec<u8>| [&u16::try_from(line.len()).unwrap().to_be_bytes(), line.as_slice()].concat();
-        files.insert(path("entries", index, bundle.len()), bundle.iter().flat_map(entry).collect());
-    }
-    let mut hashes: Vec<Hash> = lines.iter().map(|line| leaf_hash(line)).collect();
-    for level in 0.. {
-        for (index, tile) in hashes.chunks(WIDTH).enumerate() {
-            files.insert(path(&level.to_string(), index, tile.len()), tile.iter().flat_map(|hash| *hash.as_bytes()).collect());
-        }
-        hashes = hashes.chunks_exact(WIDTH).map(root).collect();
-        if hashes.is_empty() {
-            return files;
-        }
+    for tile in of_tree(tree.size()) {
+        let first = usize::try_from(tile.first().unwrap()).unwrap();
+        let entries = || encode_bundle(lines[first..first + usize::from(tile.width())].iter().map(Vec::as_slice)).unwrap();
+        files.insert(tile.to_string(), tree.tile(&tile).unwrap_or_else(entries));
     }
     files
-}
-
-/// Logs here have fewer than a thousand tiles, so one path element is enough.
-fn path(level: &str, index: usize, width: usize) -> String {
-    if width == WIDTH { format!("tile/{level}/{index:03}") } else { format!("tile/{level}/{index:03}.p/{width}") }
 }
 
 fn write(folder: &Path, files: &Tiles) {
@@ -72,9 +59,8 @@ fn fsck(files: &Tiles, key: &str) -> Result<String, String> {
 
 /// The golden key log, and the key that its trust file names.
 fn golden() -> (Tiles, String) {
-    let trust = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/valid/trust")).unwrap();
-    let key = trust.lines().find_map(|line| line.strip_prefix("log ").filter(|key| key.contains("/keys+"))).unwrap().to_owned();
-    (tiles(&golden_lines(), fs::read(golden_keys().join("checkpoint")).unwrap()), key)
+    let key = golden_trust().keys().into_iter().find(|key| key.name().ends_with("/keys")).unwrap();
+    (tiles(&golden_lines(), fs::read(golden_keys().join("checkpoint")).unwrap()), key.to_string())
 }
 
 /// A log of `count` lines, with a checkpoint of its own or of another root.

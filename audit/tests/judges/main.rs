@@ -9,6 +9,7 @@ mod checkpoints;
 mod fsck;
 mod notes;
 mod process;
+mod proof_files;
 mod proofs;
 mod signers;
 mod witness;
@@ -16,10 +17,21 @@ mod witness;
 use std::path::{Path, PathBuf};
 
 use claviger_audit::merkle::{Frontier, Hash, leaf_hash};
+use claviger_audit::trust::Policy;
+
+/// The folder of the golden logs, and of what a verifier of them brings along.
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/valid")
+}
 
 /// The folder of the golden key log.
 fn golden_keys() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/valid/log/keys")
+    golden().join("log/keys")
+}
+
+/// The trust file of the golden logs.
+fn golden_trust() -> Policy {
+    Policy::parse(&std::fs::read(golden().join("trust")).unwrap()).unwrap()
 }
 
 /// The lines of the golden key log, without their LF.

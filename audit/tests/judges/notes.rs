@@ -75,7 +75,7 @@ fn whoever_signs_and_whoever_is_trusted() {
 const LAX: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
 /// The note with the base64 of each signature in the one spelling whose unused bits are zero.
-fn respelt(note: &[u8]) -> Vec<u8> {
+pub(crate) fn respelt(note: &[u8]) -> Vec<u8> {
     let Ok(note) = str::from_utf8(note) else { return note.to_vec() };
     let lines = note.split_inclusive('\n').map(|line| {
         let (head, encoded) = line.rsplit_once(' ').filter(|_| line.starts_with('\u{2014}')).unwrap_or((line, ""));
@@ -114,7 +114,7 @@ fn any_flipped_bit() {
     assert!(second_spellings > 0, "the exception above is none");
 }
 
-fn flipped(note: &[u8], bit: usize) -> Vec<u8> {
+pub(crate) fn flipped(note: &[u8], bit: usize) -> Vec<u8> {
     let mut copy = note.to_vec();
     copy[bit / 8] ^= 1 << (bit % 8);
     copy
