@@ -23,7 +23,9 @@ const WORKERS: &str = "16";
 
 fn tiles(lines: &[Vec<u8>], checkpoint: Vec<u8>) -> Tiles {
     let mut tree = HashTiles::new();
-    lines.iter().for_each(|line| tree.push(leaf_hash(line)));
+    for line in lines {
+        tree.push(leaf_hash(line));
+    }
     let mut files = Tiles::from([("checkpoint".to_owned(), checkpoint)]);
     for tile in of_tree(tree.size()) {
         let first = usize::try_from(tile.first().unwrap()).unwrap();
