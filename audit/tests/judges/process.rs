@@ -149,7 +149,7 @@ impl Witness {
 
     /// Ends it by SIGTERM; whether it ended well.
     pub(crate) fn terminate(mut self) -> bool {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        let sent = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status().unwrap();
         sent.success() && self.child.wait().unwrap().success()
     }
 }
