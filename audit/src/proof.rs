@@ -13,7 +13,7 @@ mod make;
 mod text;
 
 use crate::checkpoint::Checkpoint;
-use crate::note::{Note, VerifiedSignatures};
+use crate::note::{Note, VerifiedSignatures, VerifierKey};
 use crate::trust::{Policy, Witnessed};
 use crate::verify::Verdict;
 
@@ -50,8 +50,25 @@ fn claimed(note: &Note) -> Result<Checkpoint, Refusal> {
     note.text().parse().map_err(|error| Refusal::new(Verdict::Tampered, format!("the note is no checkpoint: {error}")))
 }
 
-/// The checkpoint of a note that a log of the trust file signed.
-fn signed(note: &Note, trust: Option<&Policy>) -> Result<(Checkpoint, VerifiedSignatures), Refusal> {
+/// The checkpoint of a note that a log of the trust file signed. Whoever cosigned does not matter: a bad cosignature that a log adds to its
+/// own note must not save it from what it signed.
+fn signed(note: &Note, trust: Option<&Policy>) -> Result<Checkpoint, Refusal> {
+    by_log(note, trust, |trust| trust.logs().iter().map(|log| log.key.clone()).collect()).map(|(checkpoint, _)| checkpoint)
+}
+
+/// The checkpoint of a note that a log of the trust file signed, and that was cosigned as the file demands.
+fn witnessed(note: &Note, trust: Option<&Policy>) -> Result<(Checkpoint, Witnessed), Refusal> {
+    let (checkpoint, signatures) = by_log(note, trust, Policy::keys)?;
+    let quorum = trust.map(|trust| trust.quorum_met(&signatures)).transpose();
+    let witnessed = quorum.map_err(|missing| Refusal::new(Verdict::Unsigned, missing.to_string()))?;
+    Ok((checkpoint, witnessed.unwrap_or(Witnessed { time: None, cosigners: Vec::new() })))
+}
+
+fn by_log(
+    note: &Note,
+    trust: Option<&Policy>,
+    keys: impl Fn(&Policy) -> Vec<VerifierKey>,
+) -> Result<(Checkpoint, VerifiedSignatures), Refusal> {
     let origin = claimed(note)?.origin;
     let Some(trust) = trust else {
         let text = format!("nothing says which key may sign for the log {origin:?}; bring --trust");
@@ -60,13 +77,8 @@ fn signed(note: &Note, trust: Option<&Policy>) -> Result<(Checkpoint, VerifiedSi
     if !trust.logs().iter().any(|log| log.key.name() == origin) {
         return Err(Refusal::new(Verdict::Unpinned, format!("the trust file knows no log of the origin {origin:?}")));
     }
-    Checkpoint::from_note(note, &origin, &trust.keys()).map_err(|error| Refusal::new(Verdict::Unsigned, error.to_string()))
+    Checkpoint::from_note(note, &origin, &keys(trust)).map_err(|error| Refusal::new(Verdict::Unsigned, error.to_string()))
 }
 
-/// [`signed`], and cosigned as the trust file demands.
-fn witnessed(note: &Note, trust: Option<&Policy>) -> Result<(Checkpoint, Witnessed), Refusal> {
-    let (checkpoint, signatures) = signed(note, trust)?;
-    let quorum = trust.map(|trust| trust.quorum_met(&signatures)).transpose();
-    let witnessed = quorum.map_err(|missing| Refusal::new(Verdict::Unsigned, missing.to_string()))?;
-    Ok((checkpoint, witnessed.unwrap_or(Witnessed { time: None, cosigners: Vec::new() })))
-}
+#[cfg(test)]
+mod tests;

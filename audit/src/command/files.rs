@@ -1,11 +1,11 @@
 //! From paths to logs: which files are segments of which log.
 //!
-//! In scope: the layout of a state's `log` folder, loose segment files, and small files read and written whole. Out of scope: what the
-//! files hold, but for the first record, which says what a loose file belongs to.
+//! In scope: the layout of a state's `log` folder, and loose segment files. Out of scope: what the files hold, but for the first record,
+//! which says what a loose file belongs to.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::event::LogKind;
@@ -47,33 +47,6 @@ pub(super) fn read_small(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> 
         return Err(Failure::Usage(format!("{} has more than {limit} bytes", path.display())));
     }
     Ok(bytes)
-}
-
-/// What the name of a file ends in while it is being written.
-pub(super) const TEMPORARY: &str = ".new";
-
-/// Writes a whole small file, so that a crash leaves the old one or the new one.
-pub(super) fn replace(path: &Path, text: &str) -> Result<(), Failure> {
-    let failed = |error| Failure::File { path: path.to_owned(), error };
-    let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
-    name.push(TEMPORARY);
-    let temporary = path.with_file_name(name);
-    // The commit point is the rename: before it the old file counts, after it the new one.
-    let replace = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
-    };
-    replace().map_err(failed)
-}
-
-/// Adds to the end of a file, which is made if it is not there.
-pub(super) fn append(path: &Path, text: &str) -> Result<(), Failure> {
-    let open = File::options().append(true).create(true).open(path);
-    open.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| Failure::File { path: path.to_owned(), error })
 }
 
 /// The names in a folder, sorted.

@@ -9,7 +9,7 @@ use crate::event::LogKind;
 use crate::names::is_label;
 use crate::verify::{LogReport, NoteFile, Report};
 
-use super::{Failure, files};
+use super::{Failure, files, writing};
 
 /// Most notes in one folder of heads: one per node, and the key log's.
 const MOST_HEADS: usize = 256;
@@ -40,9 +40,9 @@ pub(super) fn save(path: &Path, report: &Report) -> Result<(), Failure> {
     for log in &report.logs {
         let Some(head) = &log.head else { continue };
         if is_folder {
-            files::replace(&path.join(name_of(log)?), head)?;
+            writing::replace(&path.join(name_of(log)?), head)?;
         } else if log.kind == LogKind::Keys {
-            files::replace(path, head)?;
+            writing::replace(path, head)?;
         }
     }
     Ok(())
@@ -58,5 +58,5 @@ fn name_of(log: &LogReport) -> Result<String, Failure> {
 }
 
 fn is_head(name: &str) -> bool {
-    name == "keys" || name.starts_with("uses-") && !name.ends_with(files::TEMPORARY)
+    name == "keys" || name.starts_with("uses-") && !name.ends_with(writing::TEMPORARY)
 }

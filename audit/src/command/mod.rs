@@ -22,6 +22,7 @@ mod proving;
 mod publish;
 mod show;
 mod verifying;
+mod writing;
 
 pub use find::FindArgs;
 pub use proofs::{AnswerFormat, VerifyConsistencyArgs, VerifyForkArgs, VerifyProofArgs};
@@ -113,6 +114,9 @@ pub enum Failure {
     /// The answer could not be written, or a log not be read to its end.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// There is no proof of what was asked for.
+    #[error("no proof ({}, exit {}): {}", .0.name(), .0.exit_code(), .1)]
+    Unproven(Verdict, String),
     /// The log is in no state to answer from.
     #[error("the log is {}: {}", .0.name(), .1)]
     Refused(Verdict, String),
@@ -125,7 +129,7 @@ impl Failure {
             Self::Usage(_) => EXIT_USAGE,
             Self::NotFound(_) => EXIT_NOT_FOUND,
             Self::File { .. } | Self::Io(_) => EXIT_IO,
-            Self::Refused(verdict, _) => verdict.exit_code(),
+            Self::Unproven(verdict, _) | Self::Refused(verdict, _) => verdict.exit_code(),
         }
     }
 }

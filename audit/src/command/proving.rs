@@ -14,7 +14,7 @@ use crate::trust::Policy;
 use crate::verify::{Input, LogFiles, NoteFile, Verdict, leaves};
 
 use super::verifying::{receipt, trust};
-use super::{Failure, files};
+use super::{Failure, files, writing};
 
 /// What `prove` is given.
 #[derive(Clone, Debug, Args)]
@@ -80,7 +80,7 @@ pub(super) fn prove(args: &ProveArgs, out: &mut dyn Write) -> Result<u8, Failure
     let log = match &receipt {
         Some(receipt) => by_origin(&input, &receipt.log)?.ok_or_else(|| {
             let text = format!("the receipt is of the log {:?}, which is not here", receipt.log);
-            Failure::Refused(Verdict::Unpinned, text)
+            Failure::Unproven(Verdict::Unpinned, text)
         })?,
         None => choose(&input, args.log.as_deref())?,
     };
@@ -148,7 +148,7 @@ fn origin(log: &LogFiles<'_>) -> Result<String, Failure> {
 fn deliver(output: Option<&Path>, proof: &str, out: &mut dyn Write) -> Result<u8, Failure> {
     match output {
         Some(path) => {
-            files::replace(path, proof)?;
+            writing::replace(path, proof)?;
             writeln!(out, "the proof is in {}", path.display())?;
         }
         None => out.write_all(proof.as_bytes())?,
@@ -163,7 +163,7 @@ impl From<Unprovable> for Failure {
             Unprovable::Io(error) => Self::Io(error),
             Unprovable::NotFound(text) => Self::NotFound(text),
             Unprovable::Usage(text) => Self::Usage(text),
-            Unprovable::Refused(refusal) => Self::Refused(refusal.verdict, refusal.text),
+            Unprovable::Refused(refusal) => Self::Unproven(refusal.verdict, refusal.text),
         }
     }
 }

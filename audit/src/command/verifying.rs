@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 use crate::trust::{MAX_POLICY, Policy};
 use crate::verify::{LiveSet, MinSize, Options, Receipt, Verdict, verify};
 
-use super::{Failure, args, files, forks, heads};
+use super::{Failure, args, files, forks, heads, writing};
 
 /// Largest JWKS body that is read: a set has at most 100 keys, and the largest RSA key takes 1.5 kB.
 const MAX_JWKS: usize = 1 << 20;
@@ -102,7 +102,7 @@ pub(super) fn run(args: &VerifyArgs, now: Timestamp, out: &mut dyn Write) -> Res
     out.write_all(text.as_bytes())?;
     out.flush()?;
     if let Some(path) = &args.summary {
-        files::append(path, &report::summary(&report))?;
+        writing::append(path, &report::summary(&report))?;
     }
     Ok(report.verdict.exit_code())
 }

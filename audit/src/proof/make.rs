@@ -13,7 +13,7 @@ use crate::note::{Note, VerifiedSignatures, VerifierKey};
 use crate::trust::Policy;
 use crate::verify::{LogFiles, NoteFile, Verdict, leaves};
 
-use super::{ConsistencyProof, InclusionProof, Refusal, Tree};
+use super::{ConsistencyProof, InclusionProof, Refusal, Tree, claimed};
 
 /// The record that is to be proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +164,11 @@ impl<'t> Signer<'t> {
     fn read(&self, file: &NoteFile) -> Result<Statement, Unprovable> {
         let refused = |error: &dyn ToString| Unprovable::refused(Verdict::Unsigned, format!("{}: {}", file.name, error.to_string()));
         let note = Note::parse(&file.bytes).map_err(|error| refused(&error))?;
+        let origin = claimed(&note)?.origin;
+        if origin != self.origin {
+            let text = format!("{} is of the log {origin:?}, not of {:?}", file.name, self.origin);
+            return Err(Unprovable::refused(Verdict::Unpinned, text));
+        }
         let (checkpoint, signatures) = Checkpoint::from_note(&note, &self.origin, &self.keys).map_err(|error| refused(&error))?;
         let tree = Tree { size: checkpoint.size, root: checkpoint.root };
         Ok(Statement { name: file.name.clone(), tree, note, signatures })

@@ -3,7 +3,7 @@
 //! In scope: signatures, sizes and roots; truncation, tampering and forks that they show, and what proves a fork to others. Out of scope:
 //! which keys may sign (`pins`).
 
-use std::io;
+use std::collections::BTreeMap;
 
 use crate::checkpoint::Checkpoint;
 use crate::merkle::{Hash, ProofMaker, verify_consistency};
@@ -94,11 +94,12 @@ pub(super) fn judge(
     keys: (&str, &[VerifierKey]),
     statements: &[&Statement],
     findings: &mut Findings,
-) -> io::Result<Judged> {
+) -> Judged {
     let (origin, keys) = keys;
     let mut stated_size = 0;
     let mut agreeing = Vec::new();
     let mut differing = Vec::new();
+    let mut missing = Vec::new();
     if statements.is_empty() {
         findings.push(Finding::new(Verdict::Unsigned, "there is no checkpoint: nobody signed for these records").of(origin));
     }
@@ -108,7 +109,7 @@ pub(super) fn judge(
             Ok(stated) => {
                 stated_size = stated_size.max(stated.size);
                 match scan.root_at(stated.size) {
-                    None => findings.push(too_short(&stated, scan.size()).of(origin)),
+                    None => missing.push(stated),
                     Some(root) if root == stated.root => agreeing.push(stated),
                     Some(root) => differing.push((stated, root)),
                 }
@@ -116,13 +117,17 @@ pub(super) fn judge(
         }
     }
     let newest = agreeing.into_iter().max_by_key(|stated| stated.size);
-    let mut proven = false;
-    for (stated, root) in differing {
-        let mut finding = differs(&stated, root, newest.as_ref()).of(origin);
+    for (stated, root) in differing.iter().filter(|(stated, _)| !reaches(newest.as_ref(), stated)) {
+        findings.push(changed(stated, *root).of(origin));
+    }
+    for stated in &missing {
+        findings.push(too_short(stated, scan.size()).of(origin));
+    }
+    for (number, (stated, root, other)) in contradictions(&differing, &missing, newest.as_ref()).into_iter().enumerate() {
+        let mut finding = fork(stated, root, other).of(origin);
         // One proof convicts the key. More would only make the log be read again.
-        if let Some(newest) = newest.as_ref().filter(|_| finding.verdict == Verdict::Forked && !proven) {
-            finding.proof = prove_fork(files, &stated, root, newest)?.map(Box::new);
-            proven = finding.proof.is_some();
+        if number == 0 {
+            finding.proof = prove_fork(files, stated, root, other).map(Box::new);
         }
         findings.push(finding);
     }
@@ -132,7 +137,7 @@ pub(super) fn judge(
         time: scan.time_at(stated.size),
         note: stated.note.to_string(),
     });
-    Ok(Judged { covered, stated: stated_size })
+    Judged { covered, stated: stated_size }
 }
 
 fn too_short(stated: &Stated<'_>, size: u64) -> Finding {
@@ -140,27 +145,59 @@ fn too_short(stated: &Stated<'_>, size: u64) -> Finding {
     Finding::new(Verdict::Truncated, text).differ(format_args!("{} records", stated.size), format_args!("{size} records"))
 }
 
-/// A fork needs two signatures: the lines agree with another checkpoint that is at least as long. Without one, the lines were changed.
-fn differs(stated: &Stated<'_>, root: Hash, newest: Option<&Stated<'_>>) -> Finding {
-    let finding = match newest.filter(|other| other.size >= stated.size) {
-        Some(other) => {
-            let text = format!("the log key signed two histories: {} and {} contradict each other", stated.name, other.name);
-            let notes = vec![stated.note.to_string(), other.note.to_string()];
-            Finding { notes, ..Finding::new(Verdict::Forked, text) }
-        }
-        None => Finding::new(Verdict::Tampered, format!("the records are not those that {} covers", stated.name)),
-    };
+fn changed(stated: &Stated<'_>, root: Hash) -> Finding {
+    let finding = Finding::new(Verdict::Tampered, format!("the records are not those that {} covers", stated.name));
     finding.differ(format_args!("root {} at size {}", stated.root, stated.size), format_args!("root {root}"))
 }
 
-/// `None` if the lines changed since they were scanned: then they prove nothing.
-fn prove_fork(files: &LogFiles<'_>, stated: &Stated<'_>, root: Hash, longer: &Stated<'_>) -> io::Result<Option<ForkProof>> {
-    let (shorter, other) = (stated.note.clone(), longer.note.clone());
-    if stated.size == longer.size {
-        return Ok(Some(ForkProof { shorter, longer: other, grafted: None }));
+/// Whether the newest checkpoint that the lines agree with is at least as long.
+fn reaches(newest: Option<&Stated<'_>>, stated: &Stated<'_>) -> bool {
+    newest.is_some_and(|newest| newest.size >= stated.size)
+}
+
+/// A fork needs two signatures: a checkpoint, and another one that is at least as long and has another root at its size. The lines show
+/// that root where they agree with the other; two checkpoints of one size contradict each other whatever the lines say.
+fn contradictions<'s, 'n>(
+    differing: &'s [(Stated<'n>, Hash)],
+    missing: &'s [Stated<'n>],
+    newest: Option<&'s Stated<'n>>,
+) -> Vec<(&'s Stated<'n>, Hash, &'s Stated<'n>)> {
+    let mut found = Vec::new();
+    let mut by_size: BTreeMap<u64, &Stated<'_>> = BTreeMap::new();
+    for (stated, root) in differing {
+        match newest.filter(|_| reaches(newest, stated)) {
+            Some(newest) => found.push((stated, *root, newest)),
+            None => found.extend(of_one_size(&mut by_size, stated)),
+        }
     }
-    let Ok(maker) = ProofMaker::consistency(stated.size, longer.size) else { return Ok(None) };
-    let Ok(hashes) = leaves::prove(files, maker)? else { return Ok(None) };
-    let holds = verify_consistency(stated.size, &root, longer.size, &longer.root, &hashes).is_ok();
-    Ok(holds.then_some(ForkProof { shorter, longer: other, grafted: Some(Grafted { root, hashes }) }))
+    found.extend(missing.iter().filter_map(|stated| of_one_size(&mut by_size, stated)));
+    found
+}
+
+/// The first checkpoint of this size, and this one, if their roots differ.
+fn of_one_size<'s, 'n>(
+    by_size: &mut BTreeMap<u64, &'s Stated<'n>>,
+    stated: &'s Stated<'n>,
+) -> Option<(&'s Stated<'n>, Hash, &'s Stated<'n>)> {
+    let first = *by_size.entry(stated.size).or_insert(stated);
+    (first.root != stated.root).then_some((first, stated.root, stated))
+}
+
+fn fork(stated: &Stated<'_>, root: Hash, other: &Stated<'_>) -> Finding {
+    let text = format!("the log key signed two histories: {} and {} contradict each other", stated.name, other.name);
+    let notes = vec![stated.note.to_string(), other.note.to_string()];
+    let finding = Finding { notes, ..Finding::new(Verdict::Forked, text) };
+    finding.differ(format_args!("root {} at size {}", stated.root, stated.size), format_args!("root {root}"))
+}
+
+/// What convinces others of a fork. The verdict stands without it: `None` if the lines cannot be read again, or have changed since.
+fn prove_fork(files: &LogFiles<'_>, stated: &Stated<'_>, root: Hash, longer: &Stated<'_>) -> Option<ForkProof> {
+    let notes = |grafted| ForkProof { shorter: stated.note.clone(), longer: longer.note.clone(), grafted };
+    if stated.size == longer.size {
+        return Some(notes(None));
+    }
+    let maker = ProofMaker::consistency(stated.size, longer.size).ok()?;
+    let hashes = leaves::prove(files, maker).ok()?.ok()?;
+    verify_consistency(stated.size, &root, longer.size, &longer.root, &hashes).ok()?;
+    Some(notes(Some(Grafted { root, hashes })))
 }

@@ -129,7 +129,7 @@ impl Run<'_> {
         let (scan, disk) = self.scan(files, LogKind::Keys, &[], &mut keys)?;
         keys.finish();
         let judged = keys.keyrings().size();
-        let mut report = self.settle(files, scan, &disk)?;
+        let mut report = self.settle(files, scan, &disk);
         report.judged = judged;
         self.logs.push(report);
         Ok(keys)
@@ -145,7 +145,7 @@ impl Run<'_> {
             let text = format!("{unjudged} signatures name a state of the key log that could not be replayed, so nobody can judge them");
             self.findings.push(Finding::new(Verdict::Illegal, text).of(scan.created().map_or(&files.name, |created| &created.origin)));
         }
-        let mut report = self.settle(files, scan, &disk)?;
+        let mut report = self.settle(files, scan, &disk);
         report.judged = report.checked.saturating_sub(unjudged);
         (report.signatures, report.seen) = (signatures, seen);
         self.logs.push(report);
@@ -164,7 +164,7 @@ impl Run<'_> {
     }
 
     /// What was signed for, what of it is there, and what becomes of unreadable lines then.
-    fn settle(&mut self, files: &LogFiles<'_>, mut scan: Scan, disk: &[Statement]) -> io::Result<LogReport> {
+    fn settle(&mut self, files: &LogFiles<'_>, mut scan: Scan, disk: &[Statement]) -> LogReport {
         let created = scan.created().cloned();
         let origin = created.as_ref().map(|event| event.origin.clone()).or_else(|| self.trusted_origin(disk));
         let label = origin.as_deref().unwrap_or(&files.name).to_owned();
@@ -174,7 +174,7 @@ impl Run<'_> {
             let statements: Vec<&Statement> = disk.iter().chain(remembered).collect();
             notes::judge(files, &scan, (origin, &keys), &statements, &mut self.findings)
         });
-        let Judged { covered, stated } = judged.transpose()?.unwrap_or_default();
+        let Judged { covered, stated } = judged.unwrap_or_default();
         let size = covered.as_ref().map_or(0, |covered| covered.size);
         let torn = scan.settle_unreadable(stated, &label, &mut self.findings);
         if size == 0 {
@@ -184,7 +184,7 @@ impl Run<'_> {
         if let Some(origin) = &origin {
             pins::receipts(self.options, origin, &scan, &mut self.findings);
         }
-        Ok(LogReport {
+        LogReport {
             kind: scan.kind(),
             name: files.name.clone(),
             origin: created.as_ref().map(|event| event.origin.clone()),
@@ -200,7 +200,7 @@ impl Run<'_> {
             signatures: 0,
             seen: 0,
             head: covered.map(|covered| covered.note),
-        })
+        }
     }
 
     /// The keys that may sign for a log: those of the trust file, or, without one, the key that the log names itself.

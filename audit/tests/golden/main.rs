@@ -6,6 +6,7 @@
 
 mod builder;
 mod defects;
+mod proofs;
 
 use std::fs;
 use std::io::{BufRead, Cursor};
@@ -90,6 +91,7 @@ fn the_builder_makes_the_committed_files() {
     for defect in defects::all() {
         made.extend(defect.files.into_iter().map(|(name, bytes)| (format!("defect/{}/{name}", defect.name), bytes)));
     }
+    made.extend(proofs::all().into_iter().map(|(name, bytes)| (format!("proofs/{name}"), bytes)));
     #[expect(clippy::disallowed_methods, reason = "whoever changes the format asks for new files; no program reads this")]
     let asked = std::env::var_os("CLAVIGER_WRITE_GOLDEN").is_some();
     if asked {
@@ -277,8 +279,12 @@ fn command(arguments: &[&str]) -> (i32, String) {
 fn verify_command(folder: &str, more: &[&str]) -> (i32, String) {
     let log = format!("{folder}/log");
     let now = now().to_string();
+    // A fork must not leave its proof among the golden files.
+    let scratch = tempfile::tempdir().unwrap();
+    let fork = scratch.path().join("fork.proof").to_str().unwrap().to_owned();
+    let own = if more.contains(&"--fork-proof") { &[][..] } else { &["--fork-proof", &fork] };
     let standard = ["verify", &log, "--trust", "valid/trust", "--max-age", "1h", "--now", &now];
-    command(&[&standard[..], more].concat())
+    command(&[&standard[..], own, more].concat())
 }
 
 #[test]
