@@ -9,8 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use claviger_audit::checkpoint::Checkpoint;
 use claviger_audit::merkle::{Hash, leaf_hash};
-use claviger_audit::note::{Note, VerifierKey};
+use claviger_audit::note::{Note, SignatureType, VerifierKey};
 use claviger_audit::proof::{ConsistencyProof, InclusionProof, Question};
+use claviger_audit::trust::Policy;
 use serde_json::{Value, json};
 
 use crate::notes::{flipped, respelt};
@@ -57,6 +58,22 @@ fn a_proof_of_each_golden_record() {
     }
     let bare = command(&["prove", "log", "--trust", "trust", "--log", "keys", "--seq", "9", "--without-record"]);
     assert!(judge.ask(&question(&bare, &lines[9])).ok && !judge.ask(&question(&bare, b"")).ok);
+}
+
+/// The committed proofs; one of them carries cosignatures, which the judge verifies where it knows the witnesses.
+#[test]
+fn the_golden_proofs() {
+    let mut judge = Judge::start();
+    let file = |name: &str| std::fs::read(golden().join("../proofs").join(name)).unwrap();
+    let keys = Policy::parse(&file("trust-witnesses")).unwrap().keys();
+    assert_eq!(keys.iter().filter(|key| key.signature_type() == SignatureType::CosignatureEd25519).count(), 3);
+    let keys: Vec<String> = keys.iter().map(VerifierKey::to_string).collect();
+    let asked = |name: &str, keys: &[String]| json!({"kind": "proof", "file": STANDARD.encode(file(name)), "keys": keys});
+    for name in ["record.tlog-proof", "record-witnessed.tlog-proof"] {
+        assert!(judge.ask(&asked(name, &keys)).ok, "{name}");
+        assert!(!judge.ask(&asked(name, &keys[..1])).ok, "{name} is not of the key log");
+    }
+    assert!(!judge.ask(&asked("record-left-out.tlog-proof", &keys)).ok, "nobody says which record it is");
 }
 
 #[test]
