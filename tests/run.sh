@@ -13,6 +13,8 @@ export PATH="$root/target/test-tools/bin:$PATH"
 main() {
   step "tools" tests/install.sh
   step "format" formatted
+  step "go format" go_is_formatted
+  step "go vet" env -C tests/judges go vet ./...
   step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
   step "dependencies" cargo deny --locked check bans licenses sources
   step "the auditor's dependencies" auditor_stands_alone
@@ -33,6 +35,12 @@ step() {
 
 # The fuzz targets are a package outside of the workspace.
 formatted() { cargo fmt --all --check && cargo fmt --manifest-path audit/fuzz/Cargo.toml --check; }
+
+go_is_formatted() {
+  local unformatted
+  unformatted=$("$(go env GOROOT)/bin/gofmt" -l tests/judges)
+  [ -z "$unformatted" ] || { printf 'run gofmt -w on:\n%s\n' "$unformatted" >&2; return 1; }
+}
 
 # claviger-audit is for strangers: no runtime, no socket, no keystore, no TLS in what it is built from.
 auditor_stands_alone() {
