@@ -33,7 +33,8 @@ pub(super) async fn run(file: &Path, client: Option<Client>, clock: Arc<dyn Cloc
     findings.push(state_folder(&config));
     findings.push(disk(&config));
     match inspect::lock(&config) {
-        Ok(_lock) => {
+        Ok(state) => {
+            findings.extend(inspect::unfinished(&state));
             findings.push(Finding::new("daemon", Ok("not running; keystores are opened here".to_owned())));
             let keyrings = peek::keyrings(&config.state);
             let clock_state = keyrings.as_ref().ok().map(Keyrings::last_time);
@@ -128,6 +129,11 @@ async fn running(client: Option<Client>, pid: &str) -> Vec<Finding> {
             .as_str()
             .map_or_else(|| Ok(format!("{} records, {} covered by a checkpoint", row["size"], row["covered"])), |why| Err(why.to_owned()));
         findings.push(Finding::new(format!("log {log}"), state));
+    }
+    for log in rows(&status, "log_keys_cut_off") {
+        let log = output::cell(log);
+        let state = Err(format!("a rotation was cut off: `claviger audit rotate-key --log {log}` finishes it with the same key"));
+        findings.push(Finding::new(format!("key of log {log}"), state));
     }
     findings
 }
