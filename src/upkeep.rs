@@ -150,7 +150,7 @@ impl Upkeep {
         for log in self.cut_off() {
             tracing::warn!(
                 log,
-                "a rotation of this log's key was cut off; `claviger audit rotate-key --log {log}` finishes it with the same key"
+                "a rotation of this log's key was cut off; `claviger audit rotate-key {log}` finishes it with the same key"
             );
         }
     }

@@ -32,8 +32,9 @@ pub(super) enum Verb {
     /// be in them, or they answer 13. The old key is never destroyed here.
     RotateKey {
         /// Which log
-        #[arg(long, value_enum)]
-        log: Log,
+        // `--log` is taken: it says what is logged to standard error.
+        #[arg(value_enum)]
+        which: Log,
         /// Why, for the daemon's own log
         #[arg(long)]
         reason: Option<String>,
@@ -73,8 +74,8 @@ pub(super) fn offline(mut command: command::Command, clock: &dyn Clock, format: 
 /// Asks the daemon.
 pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Outcome {
     match verb {
-        Verb::RotateKey { log, reason } => {
-            let name = match log {
+        Verb::RotateKey { which, reason } => {
+            let name = match which {
                 Log::Keys => "keys",
                 Log::Uses => "uses",
             };

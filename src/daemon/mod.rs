@@ -23,6 +23,7 @@ use crate::config::{Config, TlsFiles, files};
 use crate::health::Health;
 use crate::http::{App, Parts, RequestLimits};
 use crate::journal::pseudonym::Pseudonyms;
+use crate::journal::space::{LOW_PERCENT, Room, Space, VERY_LOW_PERCENT};
 use crate::journal::state::{StateDir, StateError};
 use crate::journal::{AppendError, Checkpointer, Coverage, KeyLog, OpenError, Opening, UseLog};
 use crate::metrics::Metrics;
@@ -181,6 +182,7 @@ impl Daemon {
             health: health.clone(),
             keystores: keystores.keys().cloned().collect(),
             checkpoints: checkpoints.clone(),
+            space: Arc::default(),
             clock: clock.clone(),
             stopping: AtomicBool::new(false),
             expired: AtomicBool::new(false),
@@ -268,6 +270,7 @@ impl Daemon {
         loop {
             tokio::select! {
                 _ = looks.tick() => {
+                    self.look_at_disk();
                     if let Some(reason) = self.keys.poisoned().or_else(|| self.uses.poisoned()) {
                         return self.outlive_the_log(&reason, (&mut terminate, &mut interrupt)).await;
                     }
@@ -286,6 +289,29 @@ impl Daemon {
                     let answer = reload::reload(self).await;
                     let _ = reply.send(answer);
                 }
+            }
+        }
+    }
+
+    /// Warns once whenever the disk of the logs crosses a threshold.
+    fn look_at_disk(&self) {
+        let space = match Space::of(&self.config.state) {
+            Ok(space) => space,
+            Err(error) => return tracing::debug!(%error, "the room on the state's disk is not known"),
+        };
+        let (free_bytes, size_bytes) = (space.free, space.size);
+        match self.app.readiness.space.see(space) {
+            None => {}
+            Some(Room::Enough) => tracing::info!(free_bytes, size_bytes, "the disk of the logs has room again"),
+            Some(Room::Low) => {
+                tracing::warn!(free_bytes, size_bytes, "less than {LOW_PERCENT} % of the disk of the logs is free: make room")
+            }
+            Some(Room::VeryLow) => {
+                tracing::warn!(
+                    free_bytes,
+                    size_bytes,
+                    "less than {VERY_LOW_PERCENT} % of the disk of the logs is free: make room, nothing is signed when it is full"
+                );
             }
         }
     }

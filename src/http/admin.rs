@@ -174,6 +174,7 @@ async fn status(State(app): State<App>, request: Request) -> Response<Body> {
             "keyrings": keyrings.collect::<Vec<_>>(),
             "policies": app.signer.rules().load().policies.as_ref().map(crate::policy::PolicySet::len),
             "log": app.readiness.log(),
+            "disk": app.readiness.disk(),
             "log_keys_cut_off": app.upkeep.cut_off(),
         });
         Ok(json(StatusCode::OK, &body))

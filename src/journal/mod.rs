@@ -6,7 +6,7 @@
 //!
 //! Files by story: [`disk`] is what a log asks of a file system; `file` writes lines and segments; `committer` is the one thread per log;
 //! [`keys`] and [`uses`] are its two users; `replay` and [`open`] bring a log back; [`checkpoint`] signs what the disk holds,
-//! with the keys of `tenure`; [`state`] and [`pseudonym`] are the folder and the keys beside the logs.
+//! with the keys of `tenure`; [`state`], [`space`] and [`pseudonym`] are the folder, its disk and the keys beside the logs.
 
 use std::sync::Arc;
 
@@ -26,6 +26,7 @@ pub mod peek;
 pub mod pseudonym;
 mod replay;
 mod shared;
+pub mod space;
 pub mod state;
 mod tenure;
 #[cfg(test)]

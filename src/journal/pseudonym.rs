@@ -120,17 +120,18 @@ impl Pseudonyms {
         if years.erased.contains(&year) {
             return Ok(None);
         }
-        let keys = &mut years.keys;
-        if !keys.contains_key(&year) {
+        let key = if let Some(key) = years.keys.get(&year) {
+            key.clone()
+        } else {
             let path = self.path(year);
             let key = read_or_make(&self.state, &path).map_err(|source| PseudonymError { path, source })?;
-            keys.insert(year, key);
-            while keys.len() > MOST_YEARS {
-                keys.pop_first();
+            years.keys.insert(year, key.clone());
+            while years.keys.len() > MOST_YEARS {
+                years.keys.pop_first();
             }
-        }
-        let key = keys.get(&year).map_or(&[][..], |key| key.as_slice());
-        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+            key
+        };
+        let mut mac = Hmac::<Sha256>::new_from_slice(key.as_slice()).expect("HMAC takes a key of any length");
         mac.update(plain.as_bytes());
         let tag = mac.finalize().into_bytes();
         Ok(Some(format!("hmac-{year}:{}", URL_SAFE_NO_PAD.encode(&tag[..PSEUDONYM_BYTES]))))
