@@ -263,4 +263,13 @@ async fn a_crash_at_every_call_of_a_rotation_leaves_the_right_key_in_force() {
         }
     }
     assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+    // One fault alone, after which everything else goes on.
+    for call in 1..=calls {
+        for fault in [Fault::Lost, Fault::Done] {
+            let disk = fresh.after_crash(Left::Everything);
+            disk.plan(Plan::Once(call, fault));
+            let done = turn_both(&disk).await;
+            go_on(&disk.after_crash(Left::Everything), done, &format!("only call {call}, {fault:?}")).await;
+        }
+    }
 }
