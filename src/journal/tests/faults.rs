@@ -47,7 +47,7 @@ async fn one_fault_in_any_call_loses_nothing_that_was_acknowledged() {
         }
     }
     // Some faults end a log, and some, in what stands beside it, end nothing.
-    assert!(promised.iter().any(|count| *count < 18) && promised.iter().any(|count| *count == 18), "{promised:?}");
+    assert!(promised.iter().any(|count| *count < 18) && promised.contains(&18), "{promised:?}");
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_log_whose_folder_could_not_be_synced_once_is_dead() {
     }
 }
 
-/// Whether the log is dead, and whether its last record is `log.halt`.
+/// Whether the last record is `log.halt`.
 fn halted(disk: &FakeDisk, kind: LogKind) -> bool {
     let last = lines(disk, &folder(kind)).pop().unwrap();
     last.ends_with(b"\n") && records(&last)[0].event.name() == "log.halt"
@@ -152,7 +152,8 @@ async fn a_disk_that_is_full_at_any_write_halts_the_log_in_the_room_of_the_balla
 
 #[tokio::test]
 async fn a_write_that_is_cut_short_at_any_length_leaves_no_part_of_a_record() {
-    let disk = new_disk();
+    let fresh = new_disk();
+    let disk = fresh.after_crash(Left::Everything);
     let log = KeyLog::open(&keys_on(&disk)).unwrap().log;
     log.append(Asked::default(), |_, _| Ok(vec![started()])).await.unwrap();
     let whole = disk.content(Path::new(FIRST));
@@ -160,7 +161,7 @@ async fn a_write_that_is_cut_short_at_any_length_leaves_no_part_of_a_record() {
     log.stop().await;
     let line = disk.content(Path::new(FIRST)).len() - whole.len();
     for taken in 0..line {
-        let disk = new_disk();
+        let disk = fresh.after_crash(Left::Everything);
         let log = KeyLog::open(&keys_on(&disk)).unwrap().log;
         let receipts = log.append(Asked::default(), |_, _| Ok(vec![started()])).await.unwrap();
         disk.plan(Plan::Short(1, taken));
@@ -170,10 +171,11 @@ async fn a_write_that_is_cut_short_at_any_length_leaves_no_part_of_a_record() {
         let held = disk.after_crash(Left::Nothing);
         let names: Vec<_> = records(&held.content(Path::new(FIRST))).iter().map(|record| record.event.name()).collect();
         assert_eq!(names, ["log.created", "daemon.start", "log.halt"], "{taken}");
-        let again = KeyLog::open(&keys_on(&held)).unwrap();
-        assert_eq!((again.recovery.dropped, again.log.poisoned()), (None, None), "{taken}");
-        again.log.stop().await;
+        // What is on the disk is the same for every length; to open it once in a while is enough.
         if taken % 64 == 0 {
+            let again = KeyLog::open(&keys_on(&held)).unwrap();
+            assert_eq!((again.recovery.dropped, again.log.poisoned()), (None, None), "{taken}");
+            again.log.stop().await;
             check(&held, &receipts, &format!("{taken} bytes taken")).await;
         }
     }
