@@ -178,7 +178,8 @@ impl Upkeep {
     /// The intent of an earlier try whose record never came. One whose record did come is forgotten.
     fn unfinished(&self, log: LogKind) -> Result<Option<NextKey>, Refusal> {
         let Some(bytes) = self.state.intent(Intent::LogKey(log)).map_err(|error| state_refusal(&error))? else { return Ok(None) };
-        let next: NextKey = serde_json::from_slice(&bytes).map_err(|error| state_refusal(&format_args!("{}: {error}", self.file(log))))?;
+        let strange = |error| format!("{}: {error}; look at it, and remove it if no log key was made by the name in it", self.file(log));
+        let next: NextKey = serde_json::from_slice(&bytes).map_err(|error| state_refusal(&strange(error)))?;
         if self.checkpoints_of(log).tenure().since <= next.after {
             return Ok(Some(next));
         }

@@ -88,6 +88,9 @@ fn a_log_is_handed_over_to_another_key_and_goes_on_after_a_restart() {
         place.trust_too(&json(&place, &["audit", "rotate-key", "uses"])["trust"]);
         assert_eq!(log_keys(&place).len(), 5);
         assert_eq!(json(&place, &["doctor"])["wrong"], 0);
+        let free = place.admin_socket().get("/admin/status").ok()["disk"]["free_ratio"].as_f64().expect("a ratio");
+        assert!((0.0..=1.0).contains(&free));
+        assert!(daemon.anonymous().get("/metrics").text().contains("claviger_log_disk_free_ratio 0."));
         assert!(daemon.stop().success());
         let doctor = json(&place, &["doctor"]);
         assert_eq!(doctor["wrong"], 0, "no log key is an orphan: {doctor}");

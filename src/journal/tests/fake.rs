@@ -40,8 +40,10 @@ pub(super) enum Plan {
     Sync(u64, Fault),
     /// Only the sync with this number, of a folder.
     FolderSync(u64, Fault),
-    /// The append with this number takes so many bytes and no more, without an error.
-    Short(u64, usize),
+    /// The first append takes so many bytes and no more, without an error.
+    Short(usize),
+    /// As [`Plan::Short`], and then this call fails.
+    ShortThen(usize, u64, Fault),
     /// Files take no more than so many bytes in all, until something is removed.
     Full(u64),
 }
@@ -125,7 +127,9 @@ impl FakeDisk {
         state.calls += 1;
         match state.plan {
             Plan::From(call, _) if state.calls > call => Err(io::Error::other("the machine has crashed")),
-            Plan::From(call, fault) | Plan::Once(call, fault) if state.calls == call => fail(fault, &mut state, act),
+            Plan::From(call, fault) | Plan::Once(call, fault) | Plan::ShortThen(_, call, fault) if state.calls == call => {
+                fail(fault, &mut state, act)
+            }
             _ => act(&mut state),
         }
     }
@@ -245,7 +249,7 @@ impl Tail for Open {
         self.disk.change(|state| {
             state.appends += 1;
             let room = match state.plan {
-                Plan::Short(number, taken) if state.appends == number => {
+                Plan::Short(taken) | Plan::ShortThen(taken, ..) if state.appends == 1 => {
                     state.inodes[inode].live.extend_from_slice(&bytes[..taken]);
                     return Ok(taken);
                 }

@@ -1,5 +1,6 @@
 //! Single faults, full disks and damaged files beside the log: what is dead stays dead, what is not goes on, and nothing acknowledged is lost.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use claviger_audit::event::LogKind;
@@ -25,15 +26,17 @@ fn used(disk: &FakeDisk) -> u64 {
     files.map(|path| disk.content(&path).len() as u64).sum()
 }
 
+async fn calls_of_a_run(fresh: &FakeDisk) -> u64 {
+    let disk = fresh.after_crash(Left::Everything);
+    disk.plan(Plan::Nothing);
+    run(&disk).await;
+    disk.calls()
+}
+
 #[tokio::test]
 async fn one_fault_in_any_call_loses_nothing_that_was_acknowledged() {
     let fresh = new_disk();
-    let calls = {
-        let disk = fresh.after_crash(Left::Everything);
-        disk.plan(Plan::Nothing);
-        run(&disk).await;
-        disk.calls()
-    };
+    let calls = calls_of_a_run(&fresh).await;
     let mut promised = Vec::new();
     for call in 1..=calls {
         for fault in FAULTS {
@@ -164,7 +167,7 @@ async fn a_write_that_is_cut_short_at_any_length_leaves_no_part_of_a_record() {
         let disk = fresh.after_crash(Left::Everything);
         let log = KeyLog::open(&keys_on(&disk)).unwrap().log;
         let receipts = log.append(Asked::default(), |_, _| Ok(vec![started()])).await.unwrap();
-        disk.plan(Plan::Short(1, taken));
+        disk.plan(Plan::Short(taken));
         let cut = log.append(Asked::default(), |_, _| Ok(vec![stopped("cut")])).await;
         assert!(matches!(cut, Err(AppendError::Unwritable(_))), "{taken}: {cut:?}");
         log.stop().await;
@@ -177,6 +180,75 @@ async fn a_write_that_is_cut_short_at_any_length_leaves_no_part_of_a_record() {
             assert_eq!((again.recovery.dropped, again.log.poisoned()), (None, None), "{taken}");
             again.log.stop().await;
             check(&held, &receipts, &format!("{taken} bytes taken")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fault_while_the_log_is_halted_loses_nothing() {
+    let fresh = new_disk();
+    let halting = |plan: Plan| {
+        let disk = fresh.after_crash(Left::Everything);
+        async move {
+            let log = KeyLog::open(&keys_on(&disk)).unwrap().log;
+            let receipts = log.append(Asked::default(), |_, _| Ok(vec![started()])).await.unwrap();
+            disk.plan(plan);
+            let cut = log.append(Asked::default(), |_, _| Ok(vec![stopped("cut")])).await;
+            assert!(matches!(cut, Err(AppendError::Unwritable(_))), "{cut:?}");
+            log.stop().await;
+            (disk, receipts)
+        }
+    };
+    // The write that is cut short; truncate, sync; the ballast's removal, the folder's sync; the record, its sync.
+    let calls = halting(Plan::Short(30)).await.0.calls();
+    assert_eq!(calls, 7);
+    for call in 2..=calls {
+        for fault in FAULTS {
+            let (disk, receipts) = halting(Plan::ShortThen(30, call, fault)).await;
+            for left in [Left::Nothing, Left::Half, Left::Everything] {
+                check(&disk.after_crash(left), &receipts, &format!("halting call {call}, {fault:?}, {left:?} left")).await;
+            }
+        }
+    }
+}
+
+/// Opens both logs and lets them go; whether something was dropped.
+async fn repair(disk: &FakeDisk) -> bool {
+    let Ok(keys) = KeyLog::open(&keys_on(disk)) else { return false };
+    let Ok(uses) = UseLog::open(&uses_on(disk), keys.log.clone()) else { return false };
+    uses.log.stop().await;
+    keys.log.stop().await;
+    keys.recovery.dropped.is_some() || uses.recovery.dropped.is_some()
+}
+
+#[tokio::test]
+async fn a_fault_or_a_crash_while_a_torn_tail_is_repaired_loses_nothing() {
+    let fresh = new_disk();
+    // Torn disks, one for each number of calls that their repair takes: a tail, a whole segment, in either log.
+    let mut torn_disks = BTreeMap::new();
+    let calls = calls_of_a_run(&fresh).await;
+    for call in 1..=calls {
+        let disk = fresh.after_crash(Left::Everything);
+        disk.plan(Plan::From(call, Fault::Done));
+        let receipts = run(&disk).await;
+        let torn = disk.after_crash(Left::Half);
+        let copy = torn.after_crash(Left::Everything);
+        copy.plan(Plan::Nothing);
+        if repair(&copy).await {
+            torn_disks.entry(copy.calls()).or_insert((torn, receipts));
+        }
+    }
+    assert!(torn_disks.len() > 2, "{:?}", torn_disks.keys());
+    for (calls, (torn, receipts)) in &torn_disks {
+        for call in 1..=*calls {
+            for plan in FAULTS.into_iter().flat_map(|fault| [Plan::Once(call, fault), Plan::From(call, fault)]) {
+                let disk = torn.after_crash(Left::Everything);
+                disk.plan(plan);
+                repair(&disk).await;
+                for left in [Left::Nothing, Left::Everything] {
+                    check(&disk.after_crash(left), receipts, &format!("repair of {calls} calls, {plan:?}, {left:?} left")).await;
+                }
+            }
         }
     }
 }
