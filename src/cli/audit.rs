@@ -1,16 +1,71 @@
-//! `claviger audit`: the verifier, as `claviger-audit` has it.
+//! `claviger audit`: the verifier, as `claviger-audit` has it, and what is done to the logs themselves.
 //!
-//! In scope: running it with the daemon's command line. Out of scope: everything else; it never asks the daemon anything, but for a JWKS
-//! under a URL that it is given.
+//! In scope: arguments, and what is said. Out of scope: everything else. The verifier never asks the daemon anything, but for what lies under a
+//! URL that it is given; the verbs do nothing without the daemon.
 
 use std::process;
 
-use claviger_audit::command::{self, CURL, Command, Fetched, Machine};
+use clap::Subcommand;
+use claviger_audit::command::{self, CURL, Fetched, Machine};
+use serde_json::{Value, json};
 
-use super::output::{Failure, Format, Outcome};
+use super::client::Client;
+use super::output::{self, Failure, Format, Outcome, cell};
+use super::verb;
 use crate::clock::Clock;
 
-pub(super) fn run(mut command: Command, clock: &dyn Clock, format: Format) -> Outcome {
+/// What can be asked of the logs.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// What needs files alone.
+    #[command(flatten)]
+    Offline(command::Command),
+    /// What only the daemon can do.
+    #[command(flatten)]
+    Verb(Verb),
+}
+
+/// What is done to the logs themselves.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Let another key sign the checkpoints of a log; the old one signs once more, beside it
+    ///
+    /// The new key is made in the keystore that [log] names. Verifiers take it only from their trust files: the line that is printed must
+    /// be in them, or they answer 13. The old key is never destroyed here.
+    RotateKey {
+        /// Which log
+        // `--log` is taken: it says what is logged to standard error.
+        #[arg(value_enum)]
+        which: Log,
+        /// Why, for the daemon's own log
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Destroy the key of a past year's pseudonyms: nobody can tell any more whose they were
+    Erase {
+        /// The year, as it stands in the pseudonyms (hmac-2025:...)
+        #[arg(long)]
+        year: u64,
+        /// Why, for the log
+        #[arg(long)]
+        reason: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// One of the two logs.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Log {
+    /// The key log
+    Keys,
+    /// The use log
+    Uses,
+}
+
+/// Looks at files.
+pub(super) fn offline(mut command: command::Command, clock: &dyn Clock, format: Format) -> Outcome {
     if format == Format::Json {
         command.choose_json();
     }
@@ -23,4 +78,48 @@ pub(super) fn run(mut command: Command, clock: &dyn Clock, format: Format) -> Ou
 fn fetch(url: &str) -> Result<Fetched, String> {
     let output = process::Command::new(CURL).args(command::curl_arguments(url)).output().map_err(|error| error.to_string())?;
     command::curl_answer(output.status.success(), &output.stdout, &output.stderr)
+}
+
+/// Asks the daemon.
+pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Outcome {
+    match verb {
+        Verb::RotateKey { which, reason } => {
+            let name = match which {
+                Log::Keys => "keys",
+                Log::Uses => "uses",
+            };
+            let turned = client.post(&format!("/admin/log/{name}/rotate-key"), &json!({ "reason": reason })).await?;
+            Ok(report(&turned, format))
+        }
+        Verb::Erase { year, reason, yes } => {
+            verb::confirm(yes, &format!("Destroy the key of {year}? This is final. Copies of the state folder, in backups too, keep it."))?;
+            let done = client.post(&format!("/admin/subjects/{year}/erase"), &json!({ "reason": reason })).await?;
+            Ok(verb::report(&done, format))
+        }
+    }
+}
+
+fn report(turned: &Value, format: Format) -> u8 {
+    let code = verb::report(turned, format);
+    if format == Format::Json {
+        return code;
+    }
+    output::line(
+        "\nAdd this line to the trust file of every verifier now; beside the old one, for old checkpoints keep their signature:\n",
+    );
+    output::line(format_args!("{}\n", cell(&turned["trust"])));
+    if turned["covered"] == true {
+        output::line("A checkpoint with the signatures of both keys covers the rotation; the next have the new one alone.");
+    } else {
+        output::line(
+            "No checkpoint covers the rotation yet: it needs the signatures of both keys. `claviger doctor` says whether one does.",
+        );
+    }
+    let old = &turned["old"];
+    output::line(format_args!(
+        "The old key is still in keystore {} ({}). It may be destroyed there by hand once a checkpoint covers the rotation and every verifier has the line.",
+        cell(&old["keystore"]),
+        cell(&old["locator"])
+    ));
+    code
 }

@@ -65,9 +65,9 @@ enum Command {
     /// Look at keys, suspend, resume, compromise, abandon, destroy
     #[command(subcommand)]
     Key(key::Command),
-    /// Verify the audit log, show its records, find a token's record
+    /// Verify the audit log, show its records, find a token's record, rotate its key, erase a year's pseudonyms
     #[command(subcommand)]
-    Audit(claviger_audit::command::Command),
+    Audit(audit::Command),
     /// Check, test, explain, list and reload policies
     #[command(subcommand)]
     Policy(policy::Command),
@@ -141,7 +141,8 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Sign(args) => sign::run(args, &cli.config, clock, format).await,
         Command::Keyring(command) => keyring::run(command, &client?, format).await,
         Command::Key(command) => key::run(command, &client?, format).await,
-        Command::Audit(command) => audit::run(command, clock.as_ref(), format),
+        Command::Audit(audit::Command::Offline(command)) => audit::offline(command, clock.as_ref(), format),
+        Command::Audit(audit::Command::Verb(verb)) => audit::run(verb, &client?, format).await,
         Command::Policy(command) => policy::run(command, &cli.config, client, clock, format).await,
         Command::Config(command) => config::run(command, &cli.config, format),
         Command::Init | Command::Serve | Command::Doctor => Ok(exit::OK),

@@ -1,4 +1,4 @@
-//! The log keys: how they are made, and how they sign checkpoints.
+//! The log keys: how they are made and proved, and how they sign checkpoints.
 //!
 //! In scope: one key per log, in a configured keystore, for the log alone. Out of scope: any way for a caller, a policy or a request to reach
 //! one: they are in no keyring.
@@ -9,19 +9,31 @@ use std::time::Duration;
 use claviger_audit::Algorithm;
 use claviger_audit::merkle::Hash;
 use claviger_audit::names::{KeyName, LOG_KEYRING};
-use claviger_audit::note::{SignatureType, VerifierKey};
+use claviger_audit::note::{SignatureType, VerifierKey, signed_note};
 
 use crate::clock::Clock;
-use crate::journal::SignNote;
+use crate::journal::{LogKey, SignNote, Signers};
 use crate::keystore::{Input, Keystore, KeystoreError, Locator, Made};
+use crate::signer::Keystores;
 
 /// Longer than any request may take: nobody waits for a checkpoint.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Signs the checkpoints of the log whose verifier key this is.
-pub fn sign_note(keystore: Arc<dyn Keystore>, locator: String, key: &VerifierKey, clock: Arc<dyn Clock>) -> SignNote {
-    let ed25519 = key.signature_type() == SignatureType::Ed25519;
-    let locator = Arc::new(Locator::new(locator));
+/// What a new log key signs before the log names it. No checkpoint can read like this: it would have three lines.
+const PROOF: &str = "claviger: this key can sign\n";
+
+/// What signs with the log keys in these keystores. Without the keystore of a key its records go on uncovered.
+pub fn signers(keystores: Keystores, clock: Arc<dyn Clock>) -> Signers {
+    Arc::new(move |key: &LogKey| match keystores.get(&key.keystore) {
+        Some(keystore) => sign_note(keystore.clone(), key, clock.clone()),
+        None => never(format!("keystore {:?}, which holds the log key, is not configured", key.keystore)),
+    })
+}
+
+/// Signs with a log key that lives in this keystore.
+pub fn sign_note(keystore: Arc<dyn Keystore>, key: &LogKey, clock: Arc<dyn Clock>) -> SignNote {
+    let ed25519 = key.key.signature_type() == SignatureType::Ed25519;
+    let locator = Arc::new(Locator::new(&key.locator));
     Arc::new(move |text: Vec<u8>| {
         let (keystore, locator, clock) = (keystore.clone(), locator.clone(), clock.clone());
         Box::pin(async move {
@@ -36,15 +48,23 @@ pub fn sign_note(keystore: Arc<dyn Keystore>, locator: String, key: &VerifierKey
     })
 }
 
-/// Signs nothing, and says why: the records go on, and are not covered.
-pub fn never(reason: String) -> SignNote {
+/// Signs nothing, and says why.
+fn never(reason: String) -> SignNote {
     Arc::new(move |_| {
         let reason = reason.clone();
         Box::pin(async move { Err(reason) })
     })
 }
 
-/// The name of a log key: number 1 signs the key log, 2 the use log.
+/// Lets a key sign something, and verifies it: a log must not be handed over to a key that cannot.
+pub async fn prove(signers: &Signers, key: &LogKey) -> Result<(), KeystoreError> {
+    let rejected = |text: String| KeystoreError::Rejected(format!("the new log key cannot sign: {text}"));
+    let raw = signers(key)(PROOF.as_bytes().to_vec()).await.map_err(rejected)?;
+    let raw: [u8; 64] = raw.try_into().map_err(|_| rejected("its signature has not 64 bytes".to_owned()))?;
+    signed_note(PROOF, &[(&key.key, raw)]).map(drop).map_err(|error| rejected(error.to_string()))
+}
+
+/// The name of a log key. `init` makes number 1 for the key log and 2 for the use log; each rotation makes the next.
 pub fn name(installation: &str, number: u32, claim: u32) -> Option<KeyName> {
     KeyName::new(installation, LOG_KEYRING, number, claim).ok()
 }

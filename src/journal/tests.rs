@@ -1,6 +1,9 @@
-//! Tests of the whole writer: on a real disk (`real`), and on one that fails and crashes as told (`crash`, `fake`).
+//! Tests of the whole writer: on a real disk (`real`), on one that fails and crashes as told (`crash`, `faults`, `fake`), and while its key
+//! changes (`turning`).
 
 mod crash;
 mod fake;
+mod faults;
 mod harness;
 mod real;
+mod turning;

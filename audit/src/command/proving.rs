@@ -28,7 +28,7 @@ pub struct ProveArgs {
     pub seq: Option<u64>,
     /// The log of --seq: keys, uses, or an origin (default: the only one that is given)
     #[arg(long, value_name = "keys|uses|ORIGIN", conflicts_with = "receipt")]
-    pub log: Option<String>,
+    pub of: Option<String>,
     /// The receipt of the record: {"log", "seq", "leaf"}; another record in its place is exit 10, none is exit 11
     #[arg(long, value_name = "FILE")]
     pub receipt: Option<PathBuf>,
@@ -40,7 +40,7 @@ pub struct ProveArgs {
     pub without_record: bool,
     /// Where to write the proof, best NAME.tlog-proof (default: standard output)
     #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    pub save: Option<PathBuf>,
 }
 
 /// What `prove-consistency` is given.
@@ -64,13 +64,13 @@ pub struct ProveConsistencyArgs {
     pub to_note: Option<PathBuf>,
     /// Which log: keys, uses, or an origin (default: the only one that is given)
     #[arg(long, value_name = "keys|uses|ORIGIN")]
-    pub log: Option<String>,
+    pub of: Option<String>,
     /// Whose checkpoints count, and how many witnesses (default: the key that the log names itself)
     #[arg(long, value_name = "FILE")]
     pub trust: Option<PathBuf>,
     /// Where to write the proof (default: standard output)
     #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    pub save: Option<PathBuf>,
 }
 
 pub(super) fn prove(args: &ProveArgs, out: &mut dyn Write) -> Result<u8, Failure> {
@@ -82,12 +82,12 @@ pub(super) fn prove(args: &ProveArgs, out: &mut dyn Write) -> Result<u8, Failure
             let text = format!("the receipt is of the log {:?}, which is not here", receipt.log);
             Failure::Unproven(Verdict::Unpinned, text)
         })?,
-        None => choose(&input, args.log.as_deref())?,
+        None => choose(&input, args.of.as_deref())?,
     };
     let seq = receipt.as_ref().map(|receipt| receipt.seq).or(args.seq).unwrap_or_default();
     let wanted = WantedRecord { seq, leaf: receipt.map(|receipt| receipt.leaf), with_line: !args.without_record };
     let proof = proof::inclusion(log, &wanted, trust.as_ref())?;
-    deliver(args.output.as_deref(), &proof.to_string(), out)
+    deliver(args.save.as_deref(), &proof.to_string(), out)
 }
 
 pub(super) fn prove_consistency(args: &ProveConsistencyArgs, out: &mut dyn Write) -> Result<u8, Failure> {
@@ -98,8 +98,8 @@ pub(super) fn prove_consistency(args: &ProveConsistencyArgs, out: &mut dyn Write
     let from = size(args.from, from_note.as_ref(), "--from")?.unwrap_or_default();
     let to = size(args.to, to_note.as_ref(), "--to")?;
     let stretch = Stretch { from, to, notes: from_note.into_iter().chain(to_note).collect() };
-    let proof = proof::consistency(choose(&input, args.log.as_deref())?, &stretch, trust.as_ref())?;
-    deliver(args.output.as_deref(), &proof.to_string(), out)
+    let proof = proof::consistency(choose(&input, args.of.as_deref())?, &stretch, trust.as_ref())?;
+    deliver(args.save.as_deref(), &proof.to_string(), out)
 }
 
 /// The size that an argument, a note, or both name.
@@ -129,7 +129,7 @@ fn choose<'i, 'f>(input: &'i Input<'f>, log: Option<&str>) -> Result<&'i LogFile
     }
     let here: Vec<String> = input.keys.iter().chain(&input.uses).map(origin).collect::<Result<_, _>>()?;
     let here = if here.is_empty() { "none".to_owned() } else { here.join(", ") };
-    Err(Failure::Usage(format!("which log? Say --log keys, --log uses (if there is one use log) or --log ORIGIN; here are: {here}")))
+    Err(Failure::Usage(format!("which log? Say --of keys, --of uses (if there is one use log) or --of ORIGIN; here are: {here}")))
 }
 
 fn by_origin<'i, 'f>(input: &'i Input<'f>, wanted: &str) -> Result<Option<&'i LogFiles<'f>>, Failure> {

@@ -355,6 +355,11 @@ impl Keyrings {
         &self.lost_keystores
     }
 
+    /// The years whose pseudonyms `node` can make no more.
+    pub fn erased_years(&self, node: &str) -> impl Iterator<Item = u64> {
+        self.erased.iter().filter(move |(of, _)| of == node).map(|(_, year)| *year)
+    }
+
     /// The latest time at which a registered node first served the key in one of its sets; `None` while one of them has not. A node that
     /// stopped in order before it served the key serves nothing since then, so its stop counts instead, else a renamed node would
     /// hold up every rotation for ever.

@@ -125,7 +125,7 @@ fn what_is_read_is_written_again() {
 #[test]
 fn the_commands_make_the_golden_proofs() {
     let seq = RECORD.to_string();
-    for arguments in [&["prove", "valid/log/uses", "--seq", &seq][..], &["prove", "valid/log", "--seq", &seq, "--log", "uses"]] {
+    for arguments in [&["prove", "valid/log/uses", "--seq", &seq][..], &["prove", "valid/log", "--seq", &seq, "--of", "uses"]] {
         let (code, text) = command(arguments);
         assert_eq!((code, text.into_bytes()), (0, golden("record.tlog-proof")));
     }
@@ -133,7 +133,7 @@ fn the_commands_make_the_golden_proofs() {
     let (code, text) = command(&by_receipt);
     assert_eq!((code, text.into_bytes()), (0, golden("record-left-out.tlog-proof")));
     let origin = format!("{ORIGIN}/uses/a");
-    let grown = |more: &[&str]| command(&[&["prove-consistency", "valid/log", "--log", origin.as_str()], more].concat());
+    let grown = |more: &[&str]| command(&[&["prove-consistency", "valid/log", "--of", origin.as_str()], more].concat());
     let (code, text) = grown(&["--from", "3"]);
     assert_eq!((code, text.into_bytes()), (0, golden("consistency-from-unsigned")));
     let (code, text) = grown(&["--from-note", "valid/head/uses-a", "--to-note", "valid/log/uses/checkpoint"]);
@@ -149,12 +149,12 @@ fn a_proof_goes_to_a_file() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("record.tlog-proof");
     let output = path.to_str().unwrap();
-    let (code, text) = command(&["prove", "valid/log", "--seq", "2", "--log", "uses", "--output", output]);
+    let (code, text) = command(&["prove", "valid/log", "--seq", "2", "--of", "uses", "--save", output]);
     assert_eq!((code, text), (0, format!("the proof is in {output}\n")));
     assert_eq!(fs::read(&path).unwrap(), golden("record.tlog-proof"));
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
     let nowhere = scratch.path().join("nowhere").join("proof");
-    assert_eq!(command(&["prove", "valid/log", "--seq", "2", "--log", "uses", "--output", nowhere.to_str().unwrap()]).0, 74);
+    assert_eq!(command(&["prove", "valid/log", "--seq", "2", "--of", "uses", "--save", nowhere.to_str().unwrap()]).0, 74);
 }
 
 #[test]
@@ -171,26 +171,26 @@ fn what_cannot_be_proven_has_its_exit_code() {
     assert_eq!(prove("valid/log", &["--receipt", &receipt(&uses, 13, other)]), 11);
     assert_eq!(prove("valid/log", &["--receipt", &receipt("example.net/other", RECORD, other)]), 16);
     assert_eq!(prove("valid/log/keys", &["--receipt", &receipt(&uses, RECORD, other)]), 16);
-    assert_eq!(prove("valid/log", &["--seq", "13", "--log", "uses"]), 1);
+    assert_eq!(prove("valid/log", &["--seq", "13", "--of", "uses"]), 1);
     assert_eq!(prove("valid/log", &["--seq", "2"]), 2, "which log?");
-    assert_eq!(prove("valid/log", &["--seq", "2", "--log", "example.net/other"]), 2);
+    assert_eq!(prove("valid/log", &["--seq", "2", "--of", "example.net/other"]), 2);
     assert_eq!(prove("valid/log", &["--seq", "2", "--receipt", "valid/receipt.json"]), 2);
     assert_eq!(prove("valid/log", &[]), 2);
     assert_eq!(prove("nowhere", &["--seq", "2"]), 74);
-    assert_eq!(prove("defect/no-checkpoint/log", &["--seq", "2", "--log", "keys"]), 13);
-    assert_eq!(prove("defect/foreign-checkpoint/log", &["--seq", "2", "--log", "keys"]), 13);
+    assert_eq!(prove("defect/no-checkpoint/log", &["--seq", "2", "--of", "keys"]), 13);
+    assert_eq!(prove("defect/foreign-checkpoint/log", &["--seq", "2", "--of", "keys"]), 13);
     assert_eq!(prove("defect/edited-byte/log/uses", &["--seq", "7"]), 10);
     assert_eq!(prove("defect/cut-tail/log/uses", &["--seq", "7"]), 11);
-    assert_eq!(prove("defect/wrong-origin/log", &["--seq", "2", "--log", "keys", "--trust", "valid/trust"]), 16);
+    assert_eq!(prove("defect/wrong-origin/log", &["--seq", "2", "--of", "keys", "--trust", "valid/trust"]), 16);
     let grown = |more: &[&str]| command(&[&["prove-consistency", "valid/log"], more].concat()).0;
-    assert_eq!(grown(&["--log", "uses"]), 2);
-    assert_eq!(grown(&["--log", "uses", "--from", "9", "--to", "3"]), 2);
-    assert_eq!(grown(&["--log", "uses", "--from", "9", "--to", "14"]), 1);
-    assert_eq!(grown(&["--log", "uses", "--from", "3", "--from-note", "valid/head/uses-a"]), 2);
-    assert_eq!(grown(&["--log", "uses", "--from-note", "valid/trust"]), 2);
-    assert_eq!(grown(&["--log", "uses", "--from-note", "valid/head/keys"]), 16);
+    assert_eq!(grown(&["--of", "uses"]), 2);
+    assert_eq!(grown(&["--of", "uses", "--from", "9", "--to", "3"]), 2);
+    assert_eq!(grown(&["--of", "uses", "--from", "9", "--to", "14"]), 1);
+    assert_eq!(grown(&["--of", "uses", "--from", "3", "--from-note", "valid/head/uses-a"]), 2);
+    assert_eq!(grown(&["--of", "uses", "--from-note", "valid/trust"]), 2);
+    assert_eq!(grown(&["--of", "uses", "--from-note", "valid/head/keys"]), 16);
     let forged = file(scratch.path(), "forged", forged(3).to_string());
-    assert_eq!(grown(&["--log", "keys", "--from-note", &forged]), 10);
+    assert_eq!(grown(&["--of", "keys", "--from-note", &forged]), 10);
 }
 
 fn verify_proof(proof: &str, more: &[&str]) -> (i32, String) {

@@ -26,7 +26,7 @@ fn command(arguments: &[&str]) -> Vec<u8> {
 }
 
 fn prove(log: &str, index: usize) -> Vec<u8> {
-    command(&["prove", "log", "--trust", "trust", "--log", log, "--seq", &index.to_string()])
+    command(&["prove", "log", "--trust", "trust", "--of", log, "--seq", &index.to_string()])
 }
 
 /// The judge's question about a proof file. Without a record, that of the extra line is meant, as with us.
@@ -56,7 +56,7 @@ fn a_proof_of_each_golden_record() {
     for index in 0..13 {
         assert!(judge.ask(&question(&prove("uses", index), b"")).ok);
     }
-    let bare = command(&["prove", "log", "--trust", "trust", "--log", "keys", "--seq", "9", "--without-record"]);
+    let bare = command(&["prove", "log", "--trust", "trust", "--of", "keys", "--seq", "9", "--without-record"]);
     assert!(judge.ask(&question(&bare, &lines[9])).ok && !judge.ask(&question(&bare, b"")).ok);
 }
 
@@ -153,7 +153,7 @@ fn consistency_between_every_two_golden_sizes() {
     let note = Note::parse(&std::fs::read(golden().join("log/keys/checkpoint")).unwrap()).unwrap();
     let newest: Checkpoint = note.text().parse().unwrap();
     for from in 1..=leaves.len() {
-        let file = command(&["prove-consistency", "log", "--trust", "trust", "--log", "keys", "--from", &from.to_string()]);
+        let file = command(&["prove-consistency", "log", "--trust", "trust", "--of", "keys", "--from", &from.to_string()]);
         let ConsistencyProof { from, to, hashes, .. } = ConsistencyProof::parse(&file).unwrap();
         assert_eq!((from.root, to.size, to.root), (root(&leaves[..usize::try_from(from.size).unwrap()]), newest.size, newest.root));
         let tree =

@@ -34,8 +34,16 @@ pub(super) enum Plan {
     Nothing,
     /// This call and every later one: a crash.
     From(u64, Fault),
+    /// This call alone, of whatever kind.
+    Once(u64, Fault),
     /// Only the sync with this number, of contents.
     Sync(u64, Fault),
+    /// Only the sync with this number, of a folder.
+    FolderSync(u64, Fault),
+    /// The first append takes so many bytes and no more, without an error.
+    Short(usize),
+    /// As [`Plan::Short`], and then this call fails.
+    ShortThen(usize, u64, Fault),
     /// Files take no more than so many bytes in all, until something is removed.
     Full(u64),
 }
@@ -54,6 +62,8 @@ struct State {
     plan: Plan,
     calls: u64,
     syncs: u64,
+    folder_syncs: u64,
+    appends: u64,
 }
 
 #[derive(Clone, Default)]
@@ -79,7 +89,7 @@ impl FakeDisk {
 
     pub(super) fn plan(&self, plan: Plan) {
         let mut state = self.state();
-        (state.plan, state.calls, state.syncs) = (plan, 0, 0);
+        (state.plan, state.calls, state.syncs, state.folder_syncs, state.appends) = (plan, 0, 0, 0, 0);
     }
 
     pub(super) fn syncs(&self) -> u64 {
@@ -117,7 +127,9 @@ impl FakeDisk {
         state.calls += 1;
         match state.plan {
             Plan::From(call, _) if state.calls > call => Err(io::Error::other("the machine has crashed")),
-            Plan::From(call, fault) if state.calls == call => fail(fault, &mut state, act),
+            Plan::From(call, fault) | Plan::Once(call, fault) | Plan::ShortThen(_, call, fault) if state.calls == call => {
+                fail(fault, &mut state, act)
+            }
             _ => act(&mut state),
         }
     }
@@ -215,10 +227,18 @@ impl Disk for FakeDisk {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.change(|state| {
-            state.durable.retain(|path, _| path.parent() != Some(folder));
-            let names: Vec<_> = state.live.iter().filter(|(path, _)| path.parent() == Some(folder)).map(|(p, i)| (p.clone(), *i)).collect();
-            state.durable.extend(names);
-            Ok(())
+            state.folder_syncs += 1;
+            let act = |state: &mut State| {
+                state.durable.retain(|path, _| path.parent() != Some(folder));
+                let names: Vec<_> =
+                    state.live.iter().filter(|(path, _)| path.parent() == Some(folder)).map(|(p, i)| (p.clone(), *i)).collect();
+                state.durable.extend(names);
+                Ok(())
+            };
+            match state.plan {
+                Plan::FolderSync(number, fault) if state.folder_syncs == number => fail(fault, state, act),
+                _ => act(state),
+            }
         })
     }
 }
@@ -227,7 +247,12 @@ impl Tail for Open {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let inode = self.inode;
         self.disk.change(|state| {
+            state.appends += 1;
             let room = match state.plan {
+                Plan::Short(taken) | Plan::ShortThen(taken, ..) if state.appends == 1 => {
+                    state.inodes[inode].live.extend_from_slice(&bytes[..taken]);
+                    return Ok(taken);
+                }
                 Plan::Full(limit) => usize::try_from(limit.saturating_sub(state.used())).unwrap().min(bytes.len()),
                 _ => bytes.len(),
             };
