@@ -46,6 +46,8 @@ fn a_rotated_log_key_needs_the_line_that_is_shown() {
     // All keys signed a checkpoint that is here.
     let needed: Vec<String> = report.logs.iter().flat_map(|log| &log.keys).map(|key| format!("log {key}")).collect();
     assert_eq!(needed, lines);
+    let (code, printed) = command(&["trust", "log-key-rotated/log"]);
+    assert_eq!((code, printed.lines().filter(|line| line.starts_with("log ")).collect::<Vec<_>>()), (0, lines.clone()));
     // Without the newest key of either log, the record of the rotation and the line are shown.
     for (newest, name, seq) in [(lines[1], "keys", 17), (lines[4], "uses", 7)] {
         let policy: Policy = trust.replace(&format!("{newest}\n"), "").parse().unwrap();
