@@ -43,8 +43,8 @@ pub use verifying::{Format, VerifyArgs};
 pub enum Command {
     /// Verify logs offline; the exit code is the verdict
     ///
-    /// 0 verified, 2 usage, 10 tampered, 11 truncated or rolled back, 12 fork, 13 signature missing, 14 stale, 15 a rule is broken,
-    /// 16 nothing verified or nothing pinned, 74 a file could not be read (no verdict). Of several findings the first of 10, 12, 11, 13,
+    /// 0 verified, 2 usage, 10 tampered, 11 truncated or rolled back, 12 fork, 13 signature or quorum missing, 14 stale, 15 a rule is
+    /// broken, 16 nothing verified or nothing pinned, 74 a file or URL could not be read (no verdict). Of several findings the first of 10, 12, 11, 13,
     /// 16, 15, 14 decides.
     Verify(VerifyArgs),
     /// Print records as readable lines; nothing is verified

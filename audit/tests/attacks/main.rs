@@ -18,6 +18,4 @@ mod forgeries;
 mod lines;
 mod notes;
 mod segments;
-#[path = "../golden/signing.rs"]
-mod signing;
 mod uncovered;

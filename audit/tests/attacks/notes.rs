@@ -7,9 +7,8 @@ use claviger_audit::note::Note;
 use claviger_audit::verify::{MinSize, Options};
 use ed25519_dalek::SigningKey;
 
-use super::builder::{KEYS_SEED, ORIGIN, Story, USES_SEED};
+use super::builder::{KEYS_SEED, ORIGIN, Story, USES_SEED, note};
 use super::corpus::{KEYS, KEYS_CHECKPOINT, Pair, Truth, USES_CHECKPOINT, first_uses, refused, second_uses, verified};
-use super::signing::note;
 
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
@@ -42,7 +41,7 @@ fn history(truth: &Truth) -> Vec<(&'static str, usize, Vec<u8>)> {
     for (file, origin, segments, seed) in logs {
         let whole: usize = segments.iter().map(|name| truth.pair.lines(name).len()).sum();
         for size in 0..=whole {
-            notes.push((file, size, note(&origin, size as u64, root(&truth.pair, &segments, size), &[&key(seed)])));
+            notes.push((file, size, note(&origin, size as u64, root(&truth.pair, &segments, size), &key(seed))));
         }
     }
     notes
@@ -112,18 +111,18 @@ fn a_checkpoint_of_something_else_is_no_checkpoint() {
     let foreign = key(9);
     // Signed by a stranger, under the identifier of the log's own key.
     let genuine = Note::parse(truth.pair.bytes(KEYS_CHECKPOINT)).unwrap();
-    let mut disguised = Note::parse(&note(&keys_origin(), 23, whole, &[&foreign])).unwrap().to_string();
+    let mut disguised = Note::parse(&note(&keys_origin(), 23, whole, &foreign)).unwrap().to_string();
     disguised = swap_signature(&genuine.to_string(), &disguised);
     let notes: [(&str, Vec<u8>, [u8; 2]); 12] = [
         ("of the other log", truth.pair.bytes(USES_CHECKPOINT).to_vec(), [13, 13]),
-        ("signed by the key of the other log", note(&keys_origin(), 23, whole, &[&key(USES_SEED)]), [13, 13]),
-        ("signed by a stranger", note(&keys_origin(), 23, whole, &[&foreign]), [13, 13]),
+        ("signed by the key of the other log", note(&keys_origin(), 23, whole, &key(USES_SEED)), [13, 13]),
+        ("signed by a stranger", note(&keys_origin(), 23, whole, &foreign), [13, 13]),
         ("signed by a stranger in disguise", disguised.into_bytes(), [13, 13]),
-        ("of another origin, by the log's key", note("example.org/other", 23, whole, &[&key(KEYS_SEED)]), [13, 13]),
-        ("of another root", note(&keys_origin(), 23, other, &[&key(KEYS_SEED)]), [10, 12]),
-        ("of another root, smaller", note(&keys_origin(), 20, other, &[&key(KEYS_SEED)]), [10, 12]),
-        ("of the right root, larger", note(&keys_origin(), 24, whole, &[&key(KEYS_SEED)]), [11, 11]),
-        ("of another root, larger", note(&keys_origin(), u64::MAX, other, &[&key(KEYS_SEED)]), [11, 11]),
+        ("of another origin, by the log's key", note("example.org/other", 23, whole, &key(KEYS_SEED)), [13, 13]),
+        ("of another root", note(&keys_origin(), 23, other, &key(KEYS_SEED)), [10, 12]),
+        ("of another root, smaller", note(&keys_origin(), 20, other, &key(KEYS_SEED)), [10, 12]),
+        ("of the right root, larger", note(&keys_origin(), 24, whole, &key(KEYS_SEED)), [11, 11]),
+        ("of another root, larger", note(&keys_origin(), u64::MAX, other, &key(KEYS_SEED)), [11, 11]),
         ("without its signature", format!("{}\n", genuine.text()).into_bytes(), [13, 13]),
         ("without what was signed", b"\n\n".to_vec(), [13, 13]),
         ("empty", Vec::new(), [13, 13]),
@@ -175,7 +174,7 @@ fn more_signatures_change_nothing_unless_one_is_wrong() {
     let many = |count: usize| format!("{text}\n{}{signature}", stranger.repeat(count));
     verified("100 signatures", &truth.pair.with(KEYS_CHECKPOINT, many(99).as_bytes()), &truth.receipt);
     refused("101 signatures", &truth.pair.with(KEYS_CHECKPOINT, many(100).as_bytes()), &truth.receipt, &[13]);
-    let other = String::from_utf8(note(&keys_origin(), 22, Hash::digest(b"another root"), &[&key(KEYS_SEED)])).unwrap();
+    let other = String::from_utf8(note(&keys_origin(), 22, Hash::digest(b"another root"), &key(KEYS_SEED))).unwrap();
     let (_, wrong) = other.rsplit_once("\n\n").unwrap();
     for lines in [[wrong, &signature], [&signature, wrong]] {
         let pair = truth.pair.with(KEYS_CHECKPOINT, format!("{text}\n{}", lines.concat()).as_bytes());

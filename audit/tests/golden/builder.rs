@@ -19,7 +19,11 @@ use claviger_audit::timing::Timing;
 use claviger_audit::{Algorithm, Timestamp};
 use ed25519_dalek::SigningKey;
 
-use super::signing::{cosigned, note, secret, verifier_key, witness};
+#[path = "signing.rs"]
+pub(crate) mod signing;
+
+use signing::{cosigned, note_by, secret, witness};
+pub(crate) use signing::{note, verifier_key};
 
 /// Files by path below the folder.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
@@ -145,7 +149,7 @@ impl Writer {
     }
 
     fn signed_by(&self, secrets: &[&SigningKey]) -> Vec<u8> {
-        note(&self.origin, self.frontier.size(), self.frontier.root(), secrets)
+        note_by(&self.origin, self.frontier.size(), self.frontier.root(), secrets)
     }
 
     /// The next key signs from the record of this event on.

@@ -5,9 +5,9 @@
 
 use claviger_audit::merkle::Hash;
 
-use super::builder::{FIRST, Files, ORIGIN, SECOND, Story, build};
+use super::builder::signing::secret;
+use super::builder::{FIRST, Files, ORIGIN, SECOND, Story, build, note};
 use super::forms;
-use super::signing::{note, secret};
 
 /// A defect: its name, the exit code under `--trust` and `--min-size 1`, the good logs whose trust file is meant, and its `log` folder.
 pub(crate) struct Defect {
@@ -95,7 +95,7 @@ fn bytes() -> Vec<Defect> {
 }
 
 fn whole_files() -> Vec<Defect> {
-    let other = note(&format!("{ORIGIN}/keys"), 3, Hash::digest(b"another root"), &[&secret(1)]);
+    let other = note(&format!("{ORIGIN}/keys"), 3, Hash::digest(b"another root"), &secret(1));
     let with_lines_only = |files: &mut Files| {
         files.retain(|name, _| name == KEYS);
         files.insert(KEYS.to_owned(), Vec::new());

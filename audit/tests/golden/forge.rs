@@ -11,8 +11,7 @@ use claviger_audit::merkle::{Frontier, Hash, leaf_hash};
 use claviger_audit::record::Record;
 use ed25519_dalek::SigningKey;
 
-use super::builder::{Files, KEYS_SEED, USES_SEED};
-use super::signing::{note, verifier_key};
+use super::builder::{Files, KEYS_SEED, USES_SEED, note, verifier_key};
 
 /// Both logs as records.
 #[derive(Clone)]
@@ -116,7 +115,7 @@ impl<'f> Writing<'f> {
     }
 
     fn checkpoint(&self) -> Vec<u8> {
-        note(&self.chain.origin, self.leaves.len() as u64, self.root_at(self.leaves.len()), &[&self.chain.secret])
+        note(&self.chain.origin, self.leaves.len() as u64, self.root_at(self.leaves.len()), &self.chain.secret)
     }
 
     /// Writes records until one names a part of the other log that is not written yet.

@@ -7,10 +7,9 @@ use claviger_audit::line::MAX_LINE;
 use claviger_audit::merkle::Hash;
 use ed25519_dalek::SigningKey;
 
-use super::builder::{FIRST, Files, KEYS_SEED, ORIGIN, SECOND, Story, build};
+use super::builder::{FIRST, Files, KEYS_SEED, ORIGIN, SECOND, Story, build, note};
 use super::defects::{Defect, KEYS, defect, replace, with, with_lines};
 use super::forge::Forger;
-use super::signing::note;
 
 const CHECKPOINT: &str = "log/keys/checkpoint";
 
@@ -70,7 +69,7 @@ fn segments() -> Vec<Defect> {
 fn checkpoints() -> Vec<Defect> {
     let origin = format!("{ORIGIN}/keys");
     let secret = SigningKey::from_bytes(&[KEYS_SEED; 32]);
-    let signed = |size: u64| note(&origin, size, Hash::digest(b"another root"), &[&secret]);
+    let signed = |size: u64| note(&origin, size, Hash::digest(b"another root"), &secret);
     let instead = |bytes: Vec<u8>| with(|files| drop(files.insert(CHECKPOINT.to_owned(), bytes.clone())));
     let genuine = String::from_utf8(build(Story::Valid)[CHECKPOINT].clone()).unwrap();
     let (text, _) = genuine.split_once("\n\n").unwrap();

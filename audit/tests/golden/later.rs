@@ -10,8 +10,8 @@ use claviger_audit::event::*;
 use claviger_audit::merkle::{Frontier, leaf_hash};
 use claviger_audit::verify::{Bookmark, Finding, LiveSet, Receipt};
 
-use super::builder::{FIRST, build_late};
-use super::signing::{cosigned, note, secret};
+use super::builder::signing::{cosigned, note_by, secret, witness};
+use super::builder::{FIRST, build_late, note, verifier_key};
 use super::*;
 
 const HASHES: &str = "log/uses/00000000000000000000.hashes";
@@ -46,6 +46,8 @@ fn a_rotated_log_key_needs_the_line_that_is_shown() {
     // All keys signed a checkpoint that is here.
     let needed: Vec<String> = report.logs.iter().flat_map(|log| &log.keys).map(|key| format!("log {key}")).collect();
     assert_eq!(needed, lines);
+    let (code, printed) = command(&["trust", "log-key-rotated/log"]);
+    assert_eq!((code, printed.lines().filter(|line| line.starts_with("log ")).collect::<Vec<_>>()), (0, lines.clone()));
     // Without the newest key of either log, the record of the rotation and the line are shown.
     for (newest, name, seq) in [(lines[1], "keys", 17), (lines[4], "uses", 7)] {
         let policy: Policy = trust.replace(&format!("{newest}\n"), "").parse().unwrap();
@@ -79,7 +81,7 @@ fn each_key_signs_for_its_own_sizes() {
     // The record of the rotation is number 17.
     let verdict = |size: usize, seeds: &[u8]| {
         let secrets: Vec<_> = seeds.iter().map(|seed| secret(*seed)).collect();
-        let signed = note(&origin, size as u64, root(size), &secrets.iter().collect::<Vec<_>>());
+        let signed = note_by(&origin, size as u64, root(size), &secrets.iter().collect::<Vec<_>>());
         let mut files = files.clone();
         files.insert("log/keys/more.checkpoint".into(), signed);
         check(&files, &pins(&files)).verdict
@@ -94,13 +96,13 @@ fn each_key_signs_for_its_own_sizes() {
 #[test]
 fn a_rotation_of_the_log_key_follows_from_the_one_before() {
     let files = build(Story::LogKeyRotated);
-    let key = |seed| signing::verifier_key(&format!("{ORIGIN}/uses/a"), &secret(seed)).to_string();
+    let key = |seed| verifier_key(&format!("{ORIGIN}/uses/a"), &secret(seed)).to_string();
     let second = format!("log/uses/{SECOND}");
     let text = String::from_utf8(files[&second].clone()).unwrap();
     // The second rotation, from 12 to 13: of the first key, to a key that signed before, to a witness.
     let told = format!("\"new\":\"{}\",\"node\":\"a\",\"old\":\"{}\"", key(13), key(12));
     assert!(text.contains(&told));
-    for (new, old) in [(key(13), key(2)), (key(2), key(12)), (key(12), key(12)), (signing::witness(1).1, key(12))] {
+    for (new, old) in [(key(13), key(2)), (key(2), key(12)), (key(12), key(12)), (witness(1).1, key(12))] {
         let mut files = files.clone();
         files.insert(second.clone(), text.replace(&told, &format!("\"new\":\"{new}\",\"node\":\"a\",\"old\":\"{old}\"")).into_bytes());
         let report = check(&files, &pins(&files));
@@ -273,7 +275,7 @@ fn earlier(files: &Files, size: usize, seed: u8) -> Option<(NoteFile, Bookmark)>
             cut.entry(name.clone()).or_default().extend(line);
         }
     }
-    let bytes = note(&format!("{ORIGIN}/uses/a"), frontier.size(), frontier.root(), &[&secret(seed)]);
+    let bytes = note(&format!("{ORIGIN}/uses/a"), frontier.size(), frontier.root(), &secret(seed));
     cut.insert("log/uses/checkpoint".into(), bytes.clone());
     let report = check(&cut, &pins(files));
     Some((NoteFile { name: "head".into(), bytes }, report.logs[1].bookmark.clone()?))
@@ -329,7 +331,7 @@ fn a_pruning_that_nobody_signed_for_excuses_nothing() {
     // The key log before that record, signed as it stood; the record itself is here, and continues the chain.
     let mut frontier = Frontier::new();
     frontier.extend(lines(&files[KEYS]).take(seen).map(|line| leaf_hash(line.trim_ascii_end())));
-    let signed = note(&format!("{ORIGIN}/keys"), frontier.size(), frontier.root(), &[&secret(1)]);
+    let signed = note(&format!("{ORIGIN}/keys"), frontier.size(), frontier.root(), &secret(1));
     files.insert("log/keys/checkpoint".into(), signed);
     let report = check(&files, &pins(&files));
     let missing = only_finding(&report, Verdict::Truncated);

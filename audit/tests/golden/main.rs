@@ -11,7 +11,6 @@ mod forge;
 mod forms;
 mod later;
 mod proofs;
-mod signing;
 
 use std::fs;
 use std::io::{BufRead, Cursor};
@@ -163,7 +162,7 @@ fn a_quorum_is_never_passed_over() {
     let valid = build(Story::Valid);
     let witness = "witness w witness.example+00000000+AA==";
     assert!(Policy::parse(format!("{witness}\nquorum w\n").as_bytes()).is_err());
-    let (_, key) = signing::witness(1);
+    let (_, key) = builder::signing::witness(1);
     let text = String::from_utf8(valid["trust"].clone()).unwrap().replace("quorum none", &format!("witness w {key}\nquorum w"));
     let report = check(&valid, &Options { trust: Some(text.parse().unwrap()), ..pins(&valid) });
     assert_eq!(report.verdict, Verdict::Unsigned);

@@ -16,8 +16,7 @@ use claviger_audit::trust::Policy;
 use claviger_audit::verify::{NoteFile, Options, Verdict};
 use ed25519_dalek::{Signer as _, SigningKey};
 
-use super::builder::{Files, ORIGIN, Story, at, build};
-use super::signing::note;
+use super::builder::{Files, ORIGIN, Story, at, build, note};
 use super::{command, log_files, pins, testdata, verify_command};
 
 /// The signature by the key of 4.
@@ -54,7 +53,7 @@ fn witnessed(valid: &Files) -> (Files, String) {
 /// Another beginning of the key log, which its key signed as well.
 fn forged(size: u64) -> Note {
     let secret = SigningKey::from_bytes(&[1; 32]);
-    Note::parse(&note(KEYS, size, Hash::digest(b"another root"), &[&secret])).unwrap()
+    Note::parse(&note(KEYS, size, Hash::digest(b"another root"), &secret)).unwrap()
 }
 
 /// The fork that `verify` finds where such a note lies beside the key log.

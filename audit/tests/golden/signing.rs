@@ -22,8 +22,13 @@ pub(crate) fn verifier_key(name: &str, secret: &SigningKey) -> VerifierKey {
     VerifierKey::from_jwk(name, &PublicKey::from_ed25519(secret.verifying_key().as_bytes())).unwrap()
 }
 
-/// A checkpoint signed by any keys, in the name of the log.
-pub(crate) fn note(origin: &str, size: u64, root: Hash, secrets: &[&SigningKey]) -> Vec<u8> {
+/// A checkpoint signed by any key, in the name of the log.
+pub(crate) fn note(origin: &str, size: u64, root: Hash, secret: &SigningKey) -> Vec<u8> {
+    note_by(origin, size, root, &[secret])
+}
+
+/// A checkpoint signed by several keys, in the name of the log.
+pub(crate) fn note_by(origin: &str, size: u64, root: Hash, secrets: &[&SigningKey]) -> Vec<u8> {
     let text = Checkpoint::new(origin, size, root).to_string();
     let keys: Vec<VerifierKey> = secrets.iter().map(|secret| verifier_key(origin, secret)).collect();
     let signatures: Vec<_> = keys.iter().zip(secrets).map(|(key, secret)| (key, secret.sign(text.as_bytes()).to_bytes())).collect();
