@@ -65,9 +65,9 @@ enum Command {
     /// Look at keys, suspend, resume, compromise, abandon, destroy
     #[command(subcommand)]
     Key(key::Command),
-    /// Verify the audit log, show its records, find a token's record
+    /// Verify the audit log, show its records, find a token's record, go on after a loss
     #[command(subcommand)]
-    Audit(claviger_audit::command::Command),
+    Audit(audit::Command),
     /// Check, test, explain, list and reload policies
     #[command(subcommand)]
     Policy(policy::Command),
@@ -113,7 +113,8 @@ impl Cli {
 
 /// Runs a command.
 pub fn run(cli: Cli) -> Leave {
-    let opens_keystores = matches!(cli.command, Command::Serve | Command::Init | Command::Doctor);
+    let adopts = matches!(cli.command, Command::Audit(audit::Command::Adopt(_)));
+    let opens_keystores = adopts || matches!(cli.command, Command::Serve | Command::Init | Command::Doctor);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let code = match runtime {
         Ok(runtime) => runtime.block_on(dispatch(cli)).unwrap_or_else(|failure| output::failure(&failure)),
@@ -128,6 +129,7 @@ async fn dispatch(cli: Cli) -> Outcome {
     match &cli.command {
         Command::Init => return init::run(&cli.config, clock, format).await,
         Command::Serve => return serve::run(&cli.config, clock).await,
+        Command::Audit(audit::Command::Adopt(args)) => return audit::adopt(args, &cli.config, clock, format).await,
         Command::Doctor => return doctor::run(&cli.config, cli.client().ok(), clock, format).await,
         Command::Key(command) => {
             if let Some(verb) = key::offline(command)? {
@@ -141,9 +143,9 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Sign(args) => sign::run(args, &cli.config, clock, format).await,
         Command::Keyring(command) => keyring::run(command, &client?, format).await,
         Command::Key(command) => key::run(command, &client?, format).await,
-        Command::Audit(command) => audit::run(command, clock.as_ref(), format),
+        Command::Audit(audit::Command::Verifier(command)) => audit::verify(command, clock.as_ref(), format),
         Command::Policy(command) => policy::run(command, &cli.config, client, clock, format).await,
         Command::Config(command) => config::run(command, &cli.config, format),
-        Command::Init | Command::Serve | Command::Doctor => Ok(exit::OK),
+        Command::Init | Command::Serve | Command::Doctor | Command::Audit(audit::Command::Adopt(_)) => Ok(exit::OK),
     }
 }

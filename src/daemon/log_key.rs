@@ -44,9 +44,15 @@ pub fn never(reason: String) -> SignNote {
     })
 }
 
-/// The name of a log key: number 1 signs the key log, 2 the use log.
-pub fn name(installation: &str, number: u32, claim: u32) -> Option<KeyName> {
-    KeyName::new(installation, LOG_KEYRING, number, claim).ok()
+/// Names for two log keys that nobody ever had. `init` numbers that of the key log 1 and that of the use log 2; later ones count on.
+pub fn new_names(installation: &str, numbers: [u32; 2]) -> Result<[KeyName; 2], KeystoreError> {
+    let mut claims = [[0; 4]; 2];
+    let rejected = |text: &str| KeystoreError::Rejected(text.to_owned());
+    getrandom::fill(claims.as_flattened_mut()).map_err(|_| rejected("the system has no randomness to give"))?;
+    let name = |number, claim| {
+        KeyName::new(installation, LOG_KEYRING, number, u32::from_be_bytes(claim)).map_err(|error| rejected(&error.to_string()))
+    };
+    Ok([name(numbers[0], claims[0])?, name(numbers[1], claims[1])?])
 }
 
 /// Finds or creates a log key: Ed25519 (C2SP signature type 0x01), or ECDSA P-256 (0x02) where the keystore has no Ed25519.

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use claviger_audit::event::{ConfigLoaded, DaemonStart, DaemonStop, Event, LogCreated, LogKind, PolicyLoaded};
 use claviger_audit::keyrings::Keyrings;
 use claviger_audit::merkle::Hash;
+use claviger_audit::names;
 use claviger_audit::record::Asked;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
@@ -34,6 +35,7 @@ use crate::rotation::reconcile;
 use crate::rotator::{Rotator, Started, uses_head};
 use crate::signer::{Keystores, PerCaller, Signer};
 
+pub mod adopt;
 pub mod init;
 mod listeners;
 pub mod log_key;
@@ -76,6 +78,9 @@ pub enum StartError {
         /// Why.
         source: OpenError,
     },
+    /// What an adoption left half done nobody else may open.
+    #[error("an adoption of these logs was begun and not finished: run `claviger audit adopt --accept-loss` again")]
+    Adopting,
     /// A listener cannot be bound.
     #[error("cannot listen on {address}: {reason}; free the address, or change `bind`")]
     Listen {
@@ -123,6 +128,9 @@ impl Daemon {
     /// be read stops it here: keystores, policies and a full disk do not.
     async fn open(config_file: &Path, config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let state = StateDir::lock(&config.state)?;
+        if state.is_adopting()? {
+            return Err(StartError::Adopting);
+        }
         let boot = boot_name();
         let opening = |kind| Opening::local(kind, state.log_folder(kind), clock.clone(), config.node.clone(), boot.clone());
         let keys = KeyLog::open(&opening(LogKind::Keys)).map_err(|source| StartError::Log { log: "key", source })?;
@@ -333,7 +341,9 @@ impl Daemon {
 /// Installation and origin are part of every key's name and of the logs: a file that names others belongs to another state folder.
 fn check_identity(config: &Config, created: &LogCreated) -> Result<(), StartError> {
     let [origin, _] = init::origins(config);
-    let fixed = [("installation", &config.installation, &created.installation), ("origin", &origin, &created.origin)];
+    // A log that was adopted is named after the one before.
+    let (first, _) = names::unadopted(&created.origin);
+    let fixed = [("installation", config.installation.as_str(), created.installation.as_str()), ("origin", &origin, first)];
     match fixed.into_iter().find(|(_, file, log)| file != log) {
         None => Ok(()),
         Some((setting, file, log)) => Err(StartError::Config(format!(

@@ -5,7 +5,8 @@
 //! and the rotator), and where checkpoints get their signatures ([`SignNote`]).
 //!
 //! Files by story: [`disk`] is what a log asks of a file system; `file` writes lines and segments; `committer` is the one thread per log;
-//! [`keys`] and [`uses`] are its two users; `replay` and [`open`] bring a log back; [`checkpoint`] signs what the disk holds;
+//! [`keys`] and [`uses`] are its two users; `replay` and [`open`] bring a log back, `former` what it goes on from; [`adopt`] lets a log go
+//! on that lost its tail; [`checkpoint`] signs what the disk holds;
 //! [`state`] and [`pseudonym`] are the folder and the keys beside the logs.
 
 use std::sync::Arc;
@@ -16,10 +17,12 @@ use claviger_audit::keyrings::Illegal;
 use claviger_audit::merkle::Hash;
 use claviger_audit::record::Asked;
 
+pub mod adopt;
 pub mod checkpoint;
 mod committer;
 pub mod disk;
 mod file;
+mod former;
 pub mod keys;
 pub mod open;
 pub mod peek;

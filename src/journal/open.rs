@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use claviger_audit::Timestamp;
-use claviger_audit::event::{Event, LogCreated, LogKind, LogRecovered};
+use claviger_audit::event::{Event, LogAdopted, LogCreated, LogKind, LogRecovered};
 use claviger_audit::keyrings::{Illegal, Keyrings};
 use claviger_audit::line::genesis_prev;
 use claviger_audit::merkle::{Frontier, Hash};
@@ -23,6 +23,7 @@ use super::checkpoint::{CHECKPOINT, Coverage, stored_checkpoint, stored_frontier
 use super::committer::{Committer, MOST_QUEUED, Message, Stage};
 use super::disk::{Disk, LocalDisk, append_all, create_temporary, replace};
 use super::file::{BALLAST, LogFile, Place, SEGMENT_BYTES, Segment, segment_name};
+use super::former;
 use super::keys::{KEYS_HEARTBEAT, KeyLog, KeySnapshot, KeyStage};
 use super::replay::{OnRecord, Replay, Start, Torn, replay};
 use super::shared::Shared;
@@ -124,6 +125,17 @@ pub enum OpenError {
         /// How many there were.
         checkpoint: u64,
     },
+    /// The use log has seen more of the key log than there is.
+    #[error(
+        "the use log has seen {seen} records of the key log, which has {have}: the key log was cut, or an old copy was restored; \
+         bring the newer files back, or accept the loss with `claviger audit adopt --accept-loss`"
+    )]
+    SeenMore {
+        /// How many records the key log has.
+        have: u64,
+        /// How many were seen.
+        seen: u64,
+    },
     /// The chain is whole, but a record says what may not happen.
     #[error("{file}, record {seq}: {source}; the log was not written by this program: run `claviger audit verify`")]
     Illegal {
@@ -186,6 +198,18 @@ pub enum CreateError {
 
 /// Makes a log with its first record. It exists from the rename on, whole and durable.
 pub fn create(opening: &Opening, kind: LogKind, asked: Asked, first: LogCreated) -> Result<Receipt, CreateError> {
+    let mut state = Keyrings::default();
+    create_with(opening, kind, (asked, first, None), Timestamp::default(), &mut |record| state.apply(record))
+}
+
+/// Makes a log with its first record, and with `log.adopted` if it goes on from another one, whose last record has the time `after`.
+pub(super) fn create_with(
+    opening: &Opening,
+    kind: LogKind,
+    (asked, first, adopted): (Asked, LogCreated, Option<LogAdopted>),
+    after: Timestamp,
+    check: OnRecord<'_>,
+) -> Result<Receipt, CreateError> {
     let Opening { disk, folder, .. } = opening;
     let fails = |source| CreateError::Io { folder: folder.clone(), source };
     disk.make_folder(folder).map_err(fails)?;
@@ -197,10 +221,12 @@ pub fn create(opening: &Opening, kind: LogKind, asked: Asked, first: LogCreated)
     let tail = create_temporary(disk.as_ref(), &temporary).map_err(fails)?;
     let last = genesis_prev(&first.origin, &first.key);
     let segment = Segment { path: temporary.clone(), tail, bytes: 0, sha256: Sha256::new() };
-    let mut file = LogFile { place, segment, frontier: Frontier::new(), last, time: Timestamp::default() };
+    let mut file = LogFile { place, segment, frontier: Frontier::new(), last, time: after };
     let mut batch = file.batch(opening.clock.wall());
-    let mut state = Keyrings::default();
-    let receipt = batch.push(asked, Event::LogCreated(first), |record| state.apply(record))?;
+    let receipt = batch.push(asked.clone(), Event::LogCreated(first), &mut *check)?;
+    if let Some(adopted) = adopted {
+        batch.push(asked, Event::LogAdopted(adopted), check)?;
+    }
     file.commit(&batch).map_err(|reason| fails(io::Error::other(reason)))?;
     replace(disk.as_ref(), folder, BALLAST, &ballast()).map_err(fails)?;
     disk.rename(&temporary, &folder.join(segment_name(0))).map_err(fails)?;
@@ -209,9 +235,9 @@ pub fn create(opening: &Opening, kind: LogKind, asked: Asked, first: LogCreated)
 }
 
 impl KeyLog {
-    /// Opens the key log: every record is read, checked and applied.
+    /// Opens the key log: every record is read, checked and applied, those of former logs first.
     pub fn open(opening: &Opening) -> Result<Opened<Self>, OpenError> {
-        let mut keyrings = Keyrings::default();
+        let mut keyrings = former::carried(opening.disk.as_ref(), &opening.folder)?;
         let found = find(opening, LogKind::Keys, &mut |record| keyrings.apply(record))?;
         let mut working = keyrings.clone();
         let resumed = found.resume(opening, &mut |record| working.apply(record));
@@ -236,6 +262,11 @@ impl UseLog {
         let have = found.replay.frontier.size();
         if let Some(head) = remembered.filter(|head| *head.origin == *found.place.origin && head.size > have) {
             return Err(OpenError::RolledBack { have, checkpoint: head.size });
+        }
+        // Of the use log only the end is read, and the end says what the whole has seen.
+        let (have, seen) = (snapshot.keyrings.size(), former::keys_seen(&found.replay.active.1));
+        if seen > have {
+            return Err(OpenError::SeenMore { have, seen });
         }
         let resumed = found.resume(opening, &mut |_| Ok(()));
         let head = resumed.as_ref().map_or_else(|_| found.head(), LogFile::head);
@@ -311,7 +342,7 @@ fn find(opening: &Opening, kind: LogKind, on_record: OnRecord<'_>) -> Result<Fou
 }
 
 /// The first record says which log this is, and by which key its checkpoints are known.
-fn genesis(disk: &dyn Disk, path: &Path) -> Result<(String, LogCreated, VerifierKey), OpenError> {
+pub(super) fn genesis(disk: &dyn Disk, path: &Path) -> Result<(String, LogCreated, VerifierKey), OpenError> {
     let unsound = |reason: String| OpenError::Unsound { file: path.to_owned(), reason };
     let bytes = disk.read(path, 0, LONGEST_LINE).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -424,7 +455,7 @@ fn place_of(opening: &Opening, kind: LogKind, origin: &str) -> Place {
 }
 
 /// First sequence numbers of the segments, in order.
-fn segments(names: &[String]) -> Vec<u64> {
+pub(super) fn segments(names: &[String]) -> Vec<u64> {
     let numbers = names.iter().filter_map(|name| name.strip_suffix(".jsonl")?.parse().ok());
     let mut numbers: Vec<u64> = numbers.filter(|first| names.contains(&segment_name(*first))).collect();
     numbers.sort_unstable();

@@ -12,6 +12,9 @@ use claviger_audit::event::LogKind;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::adopt;
+use super::disk::LocalDisk;
+
 /// A process id has at most ten digits; what is longer was not written here.
 const LONGEST_PID: u64 = 16;
 
@@ -92,13 +95,23 @@ impl StateDir {
         fs::remove_file(self.path.join(INTENT)).map_err(|source| self.fails(source))
     }
 
+    /// Whether an adoption was begun here and not finished: then nothing else may open the logs.
+    pub fn is_adopting(&self) -> Result<bool, StateError> {
+        adopt::is_under_way(&LocalDisk, &self.logs()).map_err(|source| self.fails(source))
+    }
+
     fn fails(&self, source: io::Error) -> StateError {
         StateError::Io { path: self.path.clone(), source }
     }
 
+    /// The folder of all logs.
+    pub fn logs(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
     /// The folder of one log.
     pub fn log_folder(&self, kind: LogKind) -> PathBuf {
-        self.path.join("log").join(kind.name())
+        self.logs().join(kind.name())
     }
 }
 

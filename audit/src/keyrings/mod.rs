@@ -19,6 +19,7 @@ use crate::time::Timestamp;
 use crate::timing::Timing;
 
 mod apply;
+mod beginning;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -87,7 +88,7 @@ pub struct Key {
     pub locator: Option<String>,
     /// The state now.
     pub state: State,
-    /// Every state with the sequence number and time of the record that brought it, in order.
+    /// Every state with the sequence number and time of the record that brought it, in order. What a former log brought has number 0.
     pub history: Vec<(u64, Timestamp, State)>,
     /// When each node first served it in each set.
     pub served: BTreeMap<(String, SetName), Timestamp>,
@@ -126,7 +127,7 @@ impl Key {
 /// Settings and since when they are in force.
 #[derive(Clone, Copy, Debug)]
 pub struct InForce {
-    /// Sequence number of the `keyring.timing` record.
+    /// Sequence number of the `keyring.timing` record; 0 if it stands in a former log.
     pub seq: u64,
     /// Its time.
     pub since: Timestamp,
@@ -242,7 +243,7 @@ impl Keyring {
 /// What a node said it serves for a set.
 #[derive(Clone, Debug)]
 pub struct Served {
-    /// The size of the key log that the body was built from.
+    /// The size of the key log that the body was built from; 0 if that was a former log.
     pub size: u64,
     /// SHA-256 of the body.
     pub sha256: Hash,
@@ -265,12 +266,22 @@ pub struct Origin {
     pub verifier_key: String,
 }
 
+/// A key log that ended: what the next one must name.
+#[derive(Clone, Debug)]
+struct Former {
+    origin: Origin,
+    size: u64,
+    root: Hash,
+}
+
 /// All keyrings, as the first [`Keyrings::size`] records of the key log made them.
 #[derive(Clone, Debug, Default)]
 pub struct Keyrings {
     size: u64,
     last_time: Timestamp,
     origin: Option<Origin>,
+    /// The log that this one goes on from, until `log.adopted` has named it.
+    former: Option<Former>,
     rings: BTreeMap<String, Keyring>,
     kids: HashMap<String, String>,
     names: BTreeSet<KeyName>,

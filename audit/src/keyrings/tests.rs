@@ -12,6 +12,7 @@ use crate::timing::tests::defaults;
 
 use log::*;
 
+mod adoption;
 mod log;
 
 #[test]

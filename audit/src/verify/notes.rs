@@ -5,7 +5,6 @@
 use crate::checkpoint::Checkpoint;
 use crate::merkle::Hash;
 use crate::note::{Note, NoteError, VerifierKey};
-use crate::time::Timestamp;
 
 use super::NoteFile;
 use super::chain::Scan;
@@ -68,9 +67,6 @@ struct Stated<'a> {
 /// The newest verified checkpoint that the lines agree with.
 pub(super) struct Covered {
     pub(super) size: u64,
-    pub(super) root: Hash,
-    /// The time of the last record that it covers.
-    pub(super) time: Option<Timestamp>,
     /// The whole note.
     pub(super) note: String,
 }
@@ -83,20 +79,29 @@ pub(super) struct Judged {
     pub(super) stated: u64,
 }
 
-/// Compares what was signed with what is there.
-pub(super) fn judge(scan: &Scan, origin: &str, keys: &[VerifierKey], statements: &[&Statement], findings: &mut Findings) -> Judged {
+/// Compares what was signed with what is there. What lies beside the log (`on_disk`) may name as many records as the log is known to have
+/// had when the loss of the rest was accepted; what somebody remembers may not: it is the evidence of the loss.
+pub(super) fn judge(
+    scan: &Scan,
+    (origin, keys): (&str, &[VerifierKey]),
+    (on_disk, remembered): (&[Statement], &[&Statement]),
+    accepted: Option<u64>,
+    findings: &mut Findings,
+) -> Judged {
     let mut stated_size = 0;
     let mut agreeing = Vec::new();
     let mut differing = Vec::new();
-    if statements.is_empty() {
+    let statements = on_disk.iter().map(|statement| (statement, accepted)).chain(remembered.iter().map(|statement| (*statement, None)));
+    if on_disk.is_empty() && remembered.is_empty() {
         findings.push(Finding::new(Verdict::Unsigned, "there is no checkpoint: nobody signed for these records").of(origin));
     }
-    for statement in statements {
+    for (statement, accepted) in statements {
         match statement.verify(origin, keys) {
             Err(error) => findings.push(Finding::new(Verdict::Unsigned, format!("{}: {error}", statement.name)).of(origin)),
             Ok(stated) => {
                 stated_size = stated_size.max(stated.size);
                 match scan.root_at(stated.size) {
+                    None if accepted.is_some_and(|known| stated.size <= known) => {}
                     None => findings.push(too_short(&stated, scan.size()).of(origin)),
                     Some(root) if root == stated.root => agreeing.push(stated),
                     Some(root) => differing.push((stated, root)),
@@ -108,12 +113,7 @@ pub(super) fn judge(scan: &Scan, origin: &str, keys: &[VerifierKey], statements:
     for (stated, root) in differing {
         findings.push(differs(&stated, root, newest.as_ref()).of(origin));
     }
-    let covered = newest.filter(|stated| stated.size > 0).map(|stated| Covered {
-        size: stated.size,
-        root: stated.root,
-        time: scan.time_at(stated.size),
-        note: stated.note.to_string(),
-    });
+    let covered = newest.filter(|stated| stated.size > 0).map(|stated| Covered { size: stated.size, note: stated.note.to_string() });
     Judged { covered, stated: stated_size }
 }
 

@@ -68,7 +68,9 @@ fn check_head(options: &Options, head: &Statement, logs: &[LogReport], findings:
         return None;
     };
     let here = check_named(options, origin, head.name(), logs, findings);
-    (here && size > 0).then(|| format!("{} ({origin}, {size} records)", head.name()))
+    // A log that ended can lose nothing more; its head says nothing about the one that goes on from it.
+    let goes_on = logs.iter().any(|log| !log.former && log.origin.as_deref() == Some(origin));
+    (here && goes_on && size > 0).then(|| format!("{} ({origin}, {size} records)", head.name()))
 }
 
 /// Whether the log that something names is here. With `--keys-only`, what is about a use log is passed over.
@@ -85,7 +87,7 @@ fn check_named(options: &Options, origin: &str, what: &str, logs: &[LogReport], 
 fn check_min_size(options: &Options, least: &super::MinSize, logs: &[LogReport], findings: &mut Findings) -> Option<String> {
     let of = |log: &&LogReport| match &least.origin {
         Some(origin) => log.origin.as_ref() == Some(origin),
-        None => log.kind == LogKind::Keys,
+        None => log.kind == LogKind::Keys && !log.former,
     };
     let Some(log) = logs.iter().find(of) else {
         check_named(options, least.origin.as_deref().unwrap_or("keys"), "--min-size", logs, findings);
@@ -122,7 +124,8 @@ pub(super) fn receipts(options: &Options, origin: &str, scan: &Scan, findings: &
 /// of it: that says that nothing was added to the key log until then.
 fn check_age(options: &Options, logs: &[LogReport], now: Timestamp, findings: &mut Findings) {
     let Some(max_age) = options.max_age else { return };
-    for log in logs {
+    let logs: Vec<&LogReport> = logs.iter().filter(|log| !log.former).collect();
+    for log in &logs {
         let seen_whole = logs.iter().filter(|other| log.kind == LogKind::Keys && other.kind == LogKind::Uses && other.seen == log.size);
         let fresh = seen_whole.chain([log]).filter_map(|log| log.time).max();
         if let Some(time) = fresh.filter(|time| now.since(*time) > max_age) {

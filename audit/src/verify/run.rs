@@ -7,18 +7,20 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::event::LogKind;
+use crate::event::{LogAdopted, LogKind};
 use crate::merkle::Hash;
+use crate::names;
 use crate::note::VerifierKey;
 use crate::time::Timestamp;
 
 use super::chain::{Scan, Visit, Wanted};
+use super::eras::{self, Begun, Era};
 use super::finding::{Finding, Findings, Verdict};
 use super::keylog::KeyLog;
 use super::notes::{self, Judged, Statement};
 use super::rotation::Rotation;
 use super::uses::UseCheck;
-use super::{Input, LogFiles, Options, pins};
+use super::{Input, Options, pins};
 
 /// What was found out about one log.
 #[derive(Clone, Debug, Serialize)]
@@ -35,7 +37,7 @@ pub struct LogReport {
     pub key: Option<String>,
     /// How many lines were read and checked as a chain.
     pub checked: u64,
-    /// How many of them the newest verified checkpoint covers.
+    /// How many of them the newest verified checkpoint covers, or the log that goes on from it.
     pub size: u64,
     /// The root at that size.
     pub root: Option<Hash>,
@@ -53,6 +55,22 @@ pub struct LogReport {
     pub seen: u64,
     /// The newest verified checkpoint, whole.
     pub head: Option<String>,
+    /// Whether another log goes on from it, or it lies among those.
+    pub former: bool,
+    /// What the log that goes on from it says about its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+}
+
+/// How a log ended that had lost its tail.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ended {
+    /// The origin of the log that goes on from it.
+    pub adopted_by: String,
+    /// How many of its records count.
+    pub size: u64,
+    /// How many more it is known to have had.
+    pub lost: u64,
 }
 
 /// What a verification says.
@@ -85,64 +103,113 @@ struct Run<'r> {
 pub(super) fn run(input: &Input<'_>, options: &Options, now: Timestamp) -> io::Result<Report> {
     let mut run = Run { options, heads: Vec::new(), findings: Findings::default(), logs: Vec::new() };
     run.heads = options.heads.iter().map(Statement::new).collect();
-    let keys = run.key_log(input.keys.as_ref())?;
-    if !options.keys_only {
-        for files in &input.uses {
-            run.use_log(files, &keys)?;
+    let eras = eras::eras(input, options.keys_only)?;
+    let mut keys = run.key_logs(&eras)?;
+    for (era, own) in eras.iter().zip(&keys) {
+        for log in &era.uses {
+            run.use_log(log, &eras, own, &keys)?;
         }
+    }
+    if !options.keys_only {
         run.named_use_logs(&keys);
     }
+    // Those that go on come first; the sort is stable, so the key log is before its use logs.
+    run.logs.sort_by_key(|log| log.former);
     let pinned_by = pins::check(options, &run.heads, &run.logs, now, &mut run.findings);
-    pins::live_set(options, &keys, &mut run.findings);
+    let mut rotations: Vec<Rotation> = keys.iter().flat_map(KeyLog::rotations).cloned().collect();
+    let last = keys.pop().unwrap_or_default();
+    pins::live_set(options, &last, &mut run.findings);
+    // What only the whole story tells: when each key that stopped signing was withdrawn.
+    rotations.iter_mut().for_each(|rotation| rotation.finish(last.keyrings()));
     Ok(Report {
         verdict: run.findings.verdict(),
         findings: run.findings,
         logs: run.logs,
         pinned_by,
         keys_only: options.keys_only,
-        rotations: keys.rotations().to_vec(),
-        keyrings: keys.into_keyrings(),
+        rotations,
+        keyrings: last.into_keyrings(),
     })
 }
 
 impl Run<'_> {
-    fn key_log(&mut self, files: Option<&LogFiles<'_>>) -> io::Result<KeyLog> {
-        let mut keys = KeyLog::default();
-        let Some(files) = files else {
-            self.findings.push(Finding::new(Verdict::Unpinned, "there is no key log here, so nothing says which key was active when"));
-            return Ok(keys);
-        };
-        let (scan, disk) = self.scan(files, LogKind::Keys, &[], &mut keys)?;
-        keys.finish();
-        let judged = keys.keyrings().size();
-        let mut report = self.settle(files, scan, &disk);
-        report.judged = judged;
-        self.logs.push(report);
-        Ok(keys)
+    /// The key logs of all eras, each going on with the state of the one before.
+    fn key_logs(&mut self, eras: &[Era<'_>]) -> io::Result<Vec<KeyLog>> {
+        let mut logs: Vec<KeyLog> = Vec::new();
+        let mut before: Option<(&str, Option<Hash>)> = None;
+        for era in eras {
+            let Some(log) = &era.keys else {
+                self.findings.push(Finding::new(Verdict::Unpinned, "there is no key log here, so nothing says which key was active when"));
+                logs.push(KeyLog::default());
+                continue;
+            };
+            let goes_on = log.origin().is_some_and(|origin| names::unadopted(origin).1 > 1);
+            let former = before.filter(|(origin, _)| log.adopted.as_ref().is_some_and(|adopted| adopted.origin == *origin));
+            let keys = match (goes_on, former, logs.last()) {
+                (false, _, _) => KeyLog::default(),
+                (true, Some((_, root)), Some(last)) => KeyLog::after(last, root),
+                _ => KeyLog::unknown(),
+            };
+            let ended = eras::adopter(eras, LogKind::Keys, log.origin()).map(|(_, adopted)| adopted);
+            let mut keys = keys.ended(ended.map(|adopted| adopted.size), ended.map_or(0, known));
+            let (scan, disk) = self.scan(log, eras, &[], &mut keys)?;
+            before = log.origin().map(|origin| (origin, scan.root_at(ended.map_or(scan.size(), |adopted| adopted.size))));
+            self.check_former(log, eras);
+            let mut report = self.settle(log, eras, scan, &disk);
+            report.judged = keys.keyrings().size();
+            self.logs.push(report);
+            logs.push(keys);
+        }
+        Ok(logs)
     }
 
-    fn use_log(&mut self, files: &LogFiles<'_>, keys: &KeyLog) -> io::Result<()> {
-        let mut check = UseCheck::new(keys);
-        let sizes: Vec<u64> = keys.uses_heads().iter().map(|(_, head)| head.size).collect();
-        let (scan, disk) = self.scan(files, LogKind::Uses, &sizes, &mut check)?;
-        let (signatures, seen, unjudged) = (check.signatures(), check.seen(), check.unjudged());
-        self.compare_heads(&scan, keys);
+    fn use_log(&mut self, log: &Begun<'_>, eras: &[Era<'_>], own: &KeyLog, keys: &[KeyLog]) -> io::Result<()> {
+        let mut check = UseCheck::new(own);
+        let sizes: Vec<u64> = keys.iter().flat_map(KeyLog::uses_heads).map(|(_, head)| head.size).collect();
+        let (scan, disk) = self.scan(log, eras, &sizes, &mut check)?;
+        let (signatures, seen, unjudged, lost) = (check.signatures(), check.seen(), check.unjudged(), check.lost());
+        self.check_former(log, eras);
+        let accepted = eras::adopter(eras, LogKind::Uses, log.origin()).map(|(_, adopted)| known(adopted));
+        self.compare_heads(&scan, keys, accepted);
         if unjudged > 0 {
             let text = format!("{unjudged} signatures name a state of the key log that could not be replayed, so nobody can judge them");
-            self.findings.push(Finding::new(Verdict::Illegal, text).of(scan.created().map_or(&files.name, |created| &created.origin)));
+            self.findings.push(Finding::new(Verdict::Illegal, text).of(scan.created().map_or(&log.files.name, |created| &created.origin)));
         }
-        let mut report = self.settle(files, scan, &disk);
-        report.judged = report.checked.saturating_sub(unjudged);
+        let mut report = self.settle(log, eras, scan, &disk);
+        report.judged = report.checked.saturating_sub(unjudged + lost);
         (report.signatures, report.seen) = (signatures, seen);
         self.logs.push(report);
         Ok(())
     }
 
-    fn scan(&mut self, files: &LogFiles<'_>, kind: LogKind, sizes: &[u64], visit: &mut dyn Visit) -> io::Result<(Scan, Vec<Statement>)> {
+    /// Whether the log that this one goes on from is here.
+    fn check_former(&mut self, log: &Begun<'_>, eras: &[Era<'_>]) {
+        let Some(origin) = log.origin() else { return };
+        let goes_on = names::unadopted(origin).1 > 1;
+        let Some(adopted) = log.adopted.as_ref().filter(|_| goes_on) else {
+            if goes_on != log.adopted.is_some() {
+                let text = "log.adopted is the second record of a log that is named after an adoption, and of no other";
+                self.findings.push(Finding::new(Verdict::Illegal, text).rule("form").of(origin));
+            }
+            return;
+        };
+        let mut all = eras.iter().flat_map(|era| era.keys.iter().chain(&era.uses));
+        if !all.any(|other| other.kind == log.kind && other.origin() == Some(adopted.origin.as_str())) {
+            let text = format!(
+                "this log goes on where {} ended, and cannot be judged without it: give the `log` folder as a whole, with the folder `former`",
+                adopted.origin
+            );
+            self.findings.push(Finding::new(Verdict::Truncated, text).of(origin));
+        }
+    }
+
+    fn scan(&mut self, log: &Begun<'_>, eras: &[Era<'_>], sizes: &[u64], visit: &mut dyn Visit) -> io::Result<(Scan, Vec<Statement>)> {
+        let Begun { files, kind, .. } = *log;
         let disk: Vec<Statement> = files.notes.iter().map(Statement::new).collect();
         let stated = disk.iter().chain(&self.heads).filter_map(Statement::size);
+        let end = eras::adopter(eras, kind, log.origin()).map(|(_, adopted)| adopted.size);
         let wanted = Wanted {
-            sizes: stated.chain(sizes.iter().copied()).collect(),
+            sizes: stated.chain(sizes.iter().copied()).chain(end).collect(),
             leaves: self.options.receipts.iter().map(|receipt| receipt.seq).collect(),
         };
         let scan = Scan::read(files, kind, wanted, visit, &mut self.findings)?;
@@ -150,19 +217,30 @@ impl Run<'_> {
     }
 
     /// What was signed for, what of it is there, and what becomes of unreadable lines then.
-    fn settle(&mut self, files: &LogFiles<'_>, mut scan: Scan, disk: &[Statement]) -> LogReport {
+    fn settle(&mut self, log: &Begun<'_>, eras: &[Era<'_>], mut scan: Scan, disk: &[Statement]) -> LogReport {
+        let files = log.files;
         let created = scan.created().cloned();
         let origin = created.as_ref().map(|event| event.origin.clone()).or_else(|| self.trusted_origin(disk));
         let label = origin.as_deref().unwrap_or(&files.name).to_owned();
+        let adopter = eras::adopter(eras, log.kind, log.origin());
         let keys = origin.as_ref().map(|origin| self.keys_of(origin, created.as_ref().map(|event| event.key.as_str())));
         let judged = keys.zip(origin.as_ref()).map(|(keys, origin)| {
-            let remembered = self.heads.iter().filter(|head| head.origin() == Some(origin));
-            let statements: Vec<&Statement> = disk.iter().chain(remembered).collect();
-            notes::judge(&scan, origin, &keys, &statements, &mut self.findings)
+            let remembered: Vec<&Statement> = self.heads.iter().filter(|head| head.origin() == Some(origin)).collect();
+            let accepted = adopter.map(|(_, adopted)| known(adopted));
+            notes::judge(&scan, (origin, &keys), (disk, &remembered), accepted, &mut self.findings)
         });
         let Judged { covered, stated } = judged.unwrap_or_default();
-        let size = covered.as_ref().map_or(0, |covered| covered.size);
-        let torn = scan.settle_unreadable(stated, &label, &mut self.findings);
+        let ended = adopter.and_then(|(by, adopted)| self.check_end(&scan, &label, by, adopted));
+        if log.former && adopter.is_none() {
+            let text = "the log lies among the former ones, but none that is here goes on from it";
+            self.findings.push(Finding::new(Verdict::Unpinned, text).of(&label));
+        }
+        // The log that goes on vouches for all that it adopted, whether or not a checkpoint of that very size was ever signed.
+        let size = ended.as_ref().map_or(covered.as_ref().map_or(0, |covered| covered.size), |ended| ended.size);
+        if log.adopted.is_some() && size == 1 {
+            self.findings.push(Finding::new(Verdict::Unpinned, "no checkpoint covers log.adopted").of(&label));
+        }
+        let torn = scan.settle_unreadable(stated, adopter.map(|(_, adopted)| adopted.size), &label, &mut self.findings);
         if size == 0 {
             let text = if scan.size() == 0 { "the log is empty" } else { "no verified checkpoint covers any record" };
             self.findings.push(Finding::new(Verdict::Unpinned, text).of(&label));
@@ -178,15 +256,38 @@ impl Run<'_> {
             key: created.map(|event| event.key),
             checked: scan.size(),
             size,
-            root: covered.as_ref().map(|covered| covered.root),
-            time: covered.as_ref().and_then(|covered| covered.time),
+            root: scan.root_at(size).filter(|_| size > 0),
+            time: scan.time_at(size),
             uncovered: scan.size().saturating_sub(size),
             torn,
             judged: 0,
             signatures: 0,
             seen: 0,
             head: covered.map(|covered| covered.note),
+            former: log.former || adopter.is_some(),
+            ended,
         }
+    }
+
+    /// A log that ended against what the log that goes on from it says.
+    fn check_end(&mut self, scan: &Scan, label: &str, by: &str, adopted: &LogAdopted) -> Option<Ended> {
+        let LogAdopted { origin, size, root, lost, .. } = adopted;
+        let finding = match scan.root_at(*size) {
+            _ if !names::is_successor(by, origin) => {
+                Finding::new(Verdict::Illegal, format!("{by} is no name for the log that goes on from {origin}")).rule("form")
+            }
+            Some(found) if found == *root => return Some(Ended { adopted_by: by.to_owned(), size: *size, lost: *lost }),
+            Some(found) => {
+                let finding = Finding::new(Verdict::Tampered, format!("the log is not the one that {by} adopted"));
+                finding.differ(format_args!("root {root} at size {size}"), format_args!("root {found}"))
+            }
+            None => {
+                let finding = Finding::new(Verdict::Truncated, format!("the log is shorter than when {by} adopted it"));
+                finding.differ(format_args!("{size} records"), format_args!("{} records", scan.size()))
+            }
+        };
+        self.findings.push(finding.of(label));
+        None
     }
 
     /// The keys that may sign for a log: those of the trust file, or, without one, the key that the log names itself.
@@ -222,11 +323,13 @@ impl Run<'_> {
         origins.find(|origin| trust.logs().iter().any(|log| log.key.name() == *origin)).map(str::to_owned)
     }
 
-    /// A use log against every statement that the key log makes about it.
-    fn compare_heads(&mut self, scan: &Scan, keys: &KeyLog) {
+    /// A use log against every statement that the key logs make about it; `accepted` is how long it is known to have been, if the loss of
+    /// the rest was accepted.
+    fn compare_heads(&mut self, scan: &Scan, keys: &[KeyLog], accepted: Option<u64>) {
         let Some(created) = scan.created() else { return };
-        for (at, head) in keys.uses_heads().iter().filter(|(_, head)| head.origin == created.origin) {
+        for (at, head) in keys.iter().flat_map(KeyLog::uses_heads).filter(|(_, head)| head.origin == created.origin) {
             let finding = match scan.root_at(head.size) {
+                None if accepted.is_some_and(|known| head.size <= known) => continue,
                 Some(root) if root == head.root => continue,
                 Some(root) => {
                     let finding = Finding::new(Verdict::Tampered, "the use log is not the one that the key log names");
@@ -242,14 +345,19 @@ impl Run<'_> {
     }
 
     /// Use logs that the key log names and that are not here.
-    fn named_use_logs(&mut self, keys: &KeyLog) {
+    fn named_use_logs(&mut self, keys: &[KeyLog]) {
         let here: BTreeSet<&str> = self.logs.iter().filter_map(|log| log.origin.as_deref()).collect();
         let mut missing: BTreeSet<&str> = BTreeSet::new();
-        for (at, head) in keys.uses_heads() {
+        for (at, head) in keys.iter().flat_map(KeyLog::uses_heads) {
             if !here.contains(head.origin.as_str()) && missing.insert(&head.origin) {
                 let text = format!("the use log of node {:?} is missing; give it, or say --keys-only", head.of);
                 self.findings.push(Finding::new(Verdict::Truncated, text).of(&head.origin).at(at));
             }
         }
     }
+}
+
+/// How many records a log is known to have had that was adopted.
+fn known(adopted: &LogAdopted) -> u64 {
+    adopted.size.saturating_add(adopted.lost)
 }
