@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use claviger_audit::event::LogKind;
 use claviger_audit::keyrings::{Keyrings, State};
 use claviger_audit::names::{KeyName, LOG_KEYRING};
 
@@ -13,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::setup;
 use crate::health;
-use crate::journal::state::{StateDir, StateError};
+use crate::journal::state::{Intent, StateDir, StateError};
 
 /// How one thing that was looked at stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,18 @@ impl Finding {
 /// Takes the lock, so that no daemon starts meanwhile; `Err` says who has it.
 pub fn lock(config: &Config) -> Result<StateDir, StateError> {
     StateDir::lock(&config.state)
+}
+
+/// Rotations of a log's key that were under way when the last daemon ended.
+pub fn unfinished(state: &StateDir) -> Vec<Finding> {
+    let logs = [LogKind::Keys, LogKind::Uses].into_iter();
+    let begun = logs.filter(|log| !matches!(state.intent(Intent::LogKey(*log)), Ok(None)));
+    let finding = |log: LogKind| {
+        let text =
+            "a rotation was under way when the daemon ended: start it, and it says whether `claviger audit rotate-key` must finish it";
+        Finding::new(format!("key of log {}", log.name()), Err(text.to_owned()))
+    };
+    begun.map(finding).collect()
 }
 
 /// Opens every keystore, waits for it, and compares what it holds with the key log.

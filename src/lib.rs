@@ -7,7 +7,7 @@
 //!
 //! Pure rooms, without I/O, async, clock, randomness or tracing: [`rotation`], [`policy`], [`jose`]. Ports, a contract in prose and its
 //! adapters: [`keystore`], [`journal`]. The shell, each story told in one place: [`signer`], [`rotator`], [`publisher`], [`operator`],
-//! [`health`], [`inspect`], [`daemon`]. The edge: [`http`], [`cli`]. What comes from outside: [`config`], [`secret`], [`clock`].
+//! [`upkeep`], [`health`], [`inspect`], [`daemon`]. The edge: [`http`], [`cli`]. What comes from outside: [`config`], [`secret`], [`clock`].
 //!
 //! # Rules between the rooms
 //!
@@ -36,4 +36,5 @@ pub mod rotation;
 pub mod rotator;
 pub mod secret;
 pub mod signer;
+pub mod upkeep;
 pub mod views;

@@ -4,6 +4,7 @@
 //! bound, and the log has them.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -63,6 +64,7 @@ pub struct Metrics {
     pub log_size: Family<LogLabel, Gauge>,
     pub log_checkpoint_size: Family<LogLabel, Gauge>,
     pub log_writable: Family<LogLabel, Gauge>,
+    pub log_disk_free: Gauge<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -81,6 +83,7 @@ impl Default for Metrics {
             log_size: Family::default(),
             log_checkpoint_size: Family::default(),
             log_writable: Family::default(),
+            log_disk_free: Gauge::default(),
             registry: Mutex::default(),
         };
         registry.register("sign_requests", "Signing requests by keyring and outcome", metrics.sign_requests.clone());
@@ -107,6 +110,11 @@ impl Default for Metrics {
         registry.register("log_records", "Durable records of the log", metrics.log_size.clone());
         registry.register("log_checkpoint_records", "Records that the newest checkpoint covers", metrics.log_checkpoint_size.clone());
         registry.register("log_writable", "1 while the log takes records", metrics.log_writable.clone());
+        registry.register(
+            "log_disk_free_ratio",
+            "The free part of the disk that holds the logs, from 0 to 1",
+            metrics.log_disk_free.clone(),
+        );
         Self { registry: Mutex::new(registry), ..metrics }
     }
 }

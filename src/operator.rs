@@ -191,14 +191,20 @@ impl Operator {
 
     /// Loads configuration and policies anew, all or nothing.
     pub async fn reload(&self, ask: &Ask) -> Result<Value, Refusal> {
-        if !self.is_permitted(ask, Action::ReloadPolicy, Resource::Installation) {
-            self.record_denial(ask, Action::ReloadPolicy, "installation").await;
-            return Err(denied());
-        }
+        self.authorise_installation(ask, Action::ReloadPolicy).await?;
         let (reply, answer) = oneshot::channel();
         let busy = || Refusal::new(Code::Overloaded, "a reload is under way; ask again");
         self.reload.try_send(reply).map_err(|_| busy())?;
         answer.await.unwrap_or_else(|_| Err(Refusal::new(Code::NotReady, "the daemon is stopping")))
+    }
+
+    /// Refuses, and records, who may not do what concerns no single keyring.
+    pub(crate) async fn authorise_installation(&self, ask: &Ask, action: Action) -> Result<(), Refusal> {
+        if self.is_permitted(ask, action, Resource::Installation) {
+            return Ok(());
+        }
+        self.record_denial(ask, action, "installation").await;
+        Err(denied())
     }
 
     async fn destroy_in_keystore(&self, key: &str) -> Result<(), Refusal> {
@@ -273,6 +279,7 @@ fn denied() -> Refusal {
     Refusal::new(Code::Denied, "no policy permits this verb; ask whoever writes the policies")
 }
 
-fn asked(ask: &Ask) -> Asked {
+/// What a record says of whoever asked.
+pub(crate) fn asked(ask: &Ask) -> Asked {
     Asked { caller: Some(ask.caller.id().to_owned()), request: Some(ask.request.clone()), ..Asked::default() }
 }

@@ -9,6 +9,7 @@ use claviger_audit::Timestamp;
 
 use crate::clock::Clock;
 use crate::health::Health;
+use crate::journal::space::{Space, SpaceWatch};
 use crate::journal::{Checkpointer, KeyLog, UseLog};
 use crate::metrics::{KeyringLabel, KeystoreLabel, LogLabel, Metrics};
 use crate::publisher::Publisher;
@@ -30,6 +31,8 @@ pub struct Readiness {
     pub keystores: Vec<String>,
     /// What the newest checkpoints cover: keys, uses.
     pub checkpoints: [Checkpointer; 2],
+    /// Room on the disk of the logs.
+    pub space: Arc<SpaceWatch>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Set when a stop began: load balancers should look elsewhere.
@@ -93,6 +96,12 @@ impl Readiness {
         serde_json::json!({ "keys": keys, "uses": row(self.uses.head().size, &self.checkpoints[1], self.uses.poisoned()) })
     }
 
+    /// How much room the logs have, when it was last looked.
+    pub fn disk(&self) -> serde_json::Value {
+        let row = |space: Space| serde_json::json!({ "free_bytes": space.free, "size_bytes": space.size, "free_ratio": space.ratio() });
+        self.space.last().map_or(serde_json::Value::Null, row)
+    }
+
     /// Brings the gauges up to date.
     pub fn measure(&self, metrics: &Metrics, signer: &Signer) {
         let snapshot = self.keys.snapshot();
@@ -112,6 +121,9 @@ impl Readiness {
         for keystore in &self.keystores {
             let up = i64::from(self.health.is_up(keystore));
             metrics.keystore_up.get_or_create(&KeystoreLabel { keystore: keystore.clone() }).set(up);
+        }
+        if let Some(space) = self.space.last() {
+            metrics.log_disk_free.set(space.ratio());
         }
         let heads = [("keys", self.keys.head().size, self.keys.poisoned()), ("uses", self.uses.head().size, self.uses.poisoned())];
         for ((log, size, poisoned), checkpoints) in heads.into_iter().zip(&self.checkpoints) {

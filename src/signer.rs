@@ -84,7 +84,7 @@ pub struct Signer {
     keystores: Keystores,
     rules: ArcSwap<Rules>,
     view: ArcSwap<View>,
-    pseudonyms: Pseudonyms,
+    pseudonyms: Arc<Pseudonyms>,
     refusals: Refusals,
     limits: Limits,
     clock: Arc<dyn Clock>,
@@ -97,7 +97,7 @@ impl Signer {
         (keys, uses): (KeyLog, UseLog),
         keystores: Keystores,
         rules: Rules,
-        (pseudonyms, limits): (Pseudonyms, PerCaller),
+        (pseudonyms, limits): (Arc<Pseudonyms>, PerCaller),
         (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>),
     ) -> Self {
         let view = View::build(&keys.snapshot().keyrings, &keystores, None);

@@ -7,8 +7,10 @@ use claviger_audit::jwks;
 use claviger_audit::keyrings::{Key, Keyring, Keyrings};
 use serde_json::{Value, json};
 
+use crate::journal::LogKey;
 use crate::operator::Done;
 use crate::rotation::timeline::{self, Entry};
+use crate::upkeep::Turned;
 
 /// A keyring with all its keys; `None` if there is none of this name.
 pub fn keyring(keyrings: &Keyrings, name: &str, now: Timestamp) -> Option<Value> {
@@ -57,6 +59,17 @@ pub fn done(done: &Done) -> Value {
     let events: Vec<Value> = done.events.iter().filter_map(|event| serde_json::to_value(event).ok()).collect();
     let receipts = done.receipts.iter().map(|r| json!({ "log": &*r.log, "seq": r.seq, "leaf": r.leaf.to_string() }));
     json!({ "events": events, "receipts": receipts.collect::<Vec<_>>() })
+}
+
+/// A log that was handed over to another key, with the line that verifiers need from now on.
+pub fn turned(turned: &Turned) -> Value {
+    let key = |key: &LogKey| json!({ "verifier_key": key.key.to_string(), "keystore": key.keystore, "locator": key.locator });
+    let mut view = done(&turned.done);
+    view["old"] = key(&turned.old);
+    view["new"] = key(&turned.new);
+    view["trust"] = json!(format!("log {}", turned.new.key));
+    view["covered"] = json!(turned.covered);
+    view
 }
 
 /// One line of a timeline.

@@ -14,6 +14,8 @@ mod offline;
 mod reload;
 #[path = "verbs/stopped.rs"]
 mod stopped;
+#[path = "verbs/upkeep.rs"]
+mod upkeep;
 
 use std::sync::Arc;
 

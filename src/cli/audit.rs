@@ -1,50 +1,72 @@
-//! `claviger audit`: the verifier as `claviger-audit` has it, and what only this installation can do to its own logs.
+//! `claviger audit`: the verifier, as `claviger-audit` has it, and what is done to the logs themselves.
 //!
-//! In scope: running the verifier with the daemon's command line; telling what an adoption accepts. Out of scope: everything else; the
-//! verifier never asks the daemon anything, and the adoption is `daemon::adopt`'s.
-
-use std::path::Path;
-use std::sync::Arc;
+//! In scope: arguments, and what is said. Out of scope: everything else. The verifier never asks the daemon anything; the verbs do nothing
+//! without it; `adopt` works while none runs, and has a file of its own.
 
 use clap::Subcommand;
 use claviger_audit::command;
 use serde_json::{Value, json};
 
-use super::exit;
-use super::output::{self, Failure, Format, Outcome};
+use super::adopt;
+use super::client::Client;
+use super::output::{self, Failure, Format, Outcome, cell};
+use super::verb;
 use crate::clock::Clock;
-use crate::daemon::adopt::{self, Adopted, AdoptionError, Losses, Wish};
-use crate::journal::state::StateError;
 
-/// What can be asked of, or done to, the logs.
+/// What can be asked of the logs.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// What needs files alone.
     #[command(flatten)]
-    Verifier(command::Command),
+    Offline(command::Command),
+    /// What only the daemon can do.
+    #[command(flatten)]
+    Verb(Verb),
     /// Go on with a log that lost its tail: tells what is lost, and accepts it with --accept-loss. No daemon may run
-    Adopt(AdoptArgs),
+    Adopt(adopt::Args),
 }
 
-/// What `adopt` is given.
-#[derive(Debug, clap::Args)]
-pub(super) struct AdoptArgs {
-    /// Accept it: a new log goes on from what is left, and every key is suspended until `key resume`. Without this, only tell
-    #[arg(long)]
-    accept_loss: bool,
-    /// Why, for the record
-    #[arg(long)]
-    reason: Option<String>,
-    /// How many records a log is known to have had, from a verifier's head or a receipt (may repeat)
-    #[arg(long, value_name = "ORIGIN=N", value_parser = known_size)]
-    known_size: Vec<(String, u64)>,
+/// What is done to the logs themselves.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Let another key sign the checkpoints of a log; the old one signs once more, beside it
+    ///
+    /// The new key is made in the keystore that [log] names. Verifiers take it only from their trust files: the line that is printed must
+    /// be in them, or they answer 13. The old key is never destroyed here.
+    RotateKey {
+        /// Which log
+        // `--log` is taken: it says what is logged to standard error.
+        #[arg(value_enum)]
+        which: Log,
+        /// Why, for the daemon's own log
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Destroy the key of a past year's pseudonyms: nobody can tell any more whose they were
+    Erase {
+        /// The year, as it stands in the pseudonyms (hmac-2025:...)
+        #[arg(long)]
+        year: u64,
+        /// Why, for the log
+        #[arg(long)]
+        reason: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
-fn known_size(text: &str) -> Result<(String, u64), String> {
-    let parts = text.rsplit_once('=').and_then(|(origin, size)| Some((origin.to_owned(), size.parse().ok()?)));
-    parts.filter(|(origin, _)| !origin.is_empty()).ok_or_else(|| format!("{text:?} is not a size of a log; write ORIGIN=N"))
+/// One of the two logs.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Log {
+    /// The key log
+    Keys,
+    /// The use log
+    Uses,
 }
 
-pub(super) fn verify(mut command: command::Command, clock: &dyn Clock, format: Format) -> Outcome {
+/// Looks at files.
+pub(super) fn offline(mut command: command::Command, clock: &dyn Clock, format: Format) -> Outcome {
     if format == Format::Json {
         command.choose_json();
     }
@@ -52,106 +74,46 @@ pub(super) fn verify(mut command: command::Command, clock: &dyn Clock, format: F
     command::run(&command, clock.wall(), &mut out).map_err(|failure| Failure::new(failure.exit_code(), failure))
 }
 
-pub(super) async fn adopt(args: &AdoptArgs, file: &Path, clock: Arc<dyn Clock>, format: Format) -> Outcome {
-    let config = super::config::load(file)?;
-    let wish = Wish { accept_loss: args.accept_loss, reason: args.reason.clone(), known_sizes: args.known_size.clone() };
-    let outcome = adopt::adopt(&config, clock, &wish).await.map_err(|error| Failure::new(code(&error), error))?;
-    match (outcome, format) {
-        (adopt::Outcome::Whole, Format::Json) => Ok(output::json(&json!({ "adopted": false, "logs": [] }))),
-        (adopt::Outcome::Whole, Format::Table) => {
-            output::line("No log is shorter than anything here says. What only others know is told with --known-size ORIGIN=N.");
-            Ok(exit::OK)
+/// Asks the daemon.
+pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Outcome {
+    match verb {
+        Verb::RotateKey { which, reason } => {
+            let name = match which {
+                Log::Keys => "keys",
+                Log::Uses => "uses",
+            };
+            let turned = client.post(&format!("/admin/log/{name}/rotate-key"), &json!({ "reason": reason })).await?;
+            Ok(report(&turned, format))
         }
-        (adopt::Outcome::Told(losses), Format::Json) => {
-            output::json(&losses_json(&losses, false));
-            Ok(exit::FOUND)
-        }
-        (adopt::Outcome::Told(losses), Format::Table) => {
-            tell(&losses);
-            output::line(
-                "\nNothing was changed. If newer files exist, bring them back instead. To accept the loss: claviger audit adopt --accept-loss",
-            );
-            Ok(exit::FOUND)
-        }
-        (adopt::Outcome::Adopted(adopted), Format::Json) => {
-            let mut told = losses_json(&adopted.losses, true);
-            told["verifier_keys"] = json!(adopted.verifier_keys);
-            told["former"] = json!(adopted.former);
-            Ok(output::json(&told))
-        }
-        (adopt::Outcome::Adopted(adopted), Format::Table) => {
-            tell_adopted(&adopted);
-            Ok(exit::OK)
+        Verb::Erase { year, reason, yes } => {
+            verb::confirm(yes, &format!("Destroy the key of {year}? This is final. Copies of the state folder, in backups too, keep it."))?;
+            let done = client.post(&format!("/admin/subjects/{year}/erase"), &json!({ "reason": reason })).await?;
+            Ok(verb::report(&done, format))
         }
     }
 }
 
-fn losses_json(losses: &Losses, adopted: bool) -> Value {
-    let logs = losses.logs.iter().map(|log| {
-        let known = log.known.iter().map(|(by, size)| json!({ "by": by, "size": size }));
-        json!({
-            "log": log.kind, "origin": log.origin, "successor": log.successor, "size": log.size, "lost": log.lost,
-            "known": known.collect::<Vec<_>>(),
-        })
-    });
-    let unknown = losses.unknown.iter().map(|(keystore, name)| json!({ "keystore": keystore, "name": name }));
-    let unasked = losses.unasked.iter().map(|(keystore, why)| json!({ "keystore": keystore, "reason": why }));
-    json!({
-        "adopted": adopted, "unknown_keys": unknown.collect::<Vec<_>>(), "unasked_keystores": unasked.collect::<Vec<_>>(),
-        "logs": logs.collect::<Vec<_>>(), "suspended": losses.suspended,
-    })
-}
-
-fn tell(losses: &Losses) {
-    let rows = losses.unknown.iter().map(|(keystore, name)| vec![keystore.clone(), name.to_string()]);
-    output::table(&["keystore", "key that no record names"], rows.collect(), "Every key that the keystores hold is named by a record.");
-    if !losses.unknown.is_empty() {
-        output::line("They may have signed. Nothing here deletes them; look who made them, and withdraw what they signed.");
+fn report(turned: &Value, format: Format) -> u8 {
+    let code = verb::report(turned, format);
+    if format == Format::Json {
+        return code;
     }
-    for (keystore, why) in &losses.unasked {
-        output::line(format_args!("Keystore {keystore} could not be asked which keys it holds: {why}"));
-    }
-    output::line("");
-    for log in &losses.logs {
-        output::line(format_args!("{} has {} records, and {} more are known to be lost:", log.origin, log.size, log.lost));
-        for (by, size) in &log.known {
-            output::line(format_args!("  {size} records by {by}"));
-        }
-        if log.lost == 0 {
-            output::line("  nothing of it; it ends because the key log does");
-        }
-        output::line(format_args!("  {} goes on from record {}", log.successor, log.size));
-    }
-    output::line("");
-    match losses.suspended.as_slice() {
-        [] => output::line("No key can sign."),
-        kids => output::line(format_args!("These keys are suspended until `claviger key resume KID`:\n  {}", kids.join("\n  "))),
-    }
-}
-
-fn tell_adopted(adopted: &Adopted) {
-    if !adopted.losses.logs.is_empty() {
-        tell(&adopted.losses);
-        output::line("");
-    }
-    output::line(format_args!(
-        "The logs that ended lie in {}; keep them beside the new ones. Add these lines to the trust file of your verifiers, and leave the old ones:\n",
-        adopted.former.display()
-    ));
-    for key in &adopted.verifier_keys {
-        output::line(format_args!("log {key}"));
-    }
-    output::remark(
-        "\nA head that a verifier remembers of a log that ended, and that is larger than what is left, is the evidence of the loss: it gives 11 \
-         until you remove it.\nNext: claviger serve, then claviger key resume KID --reason R for each key that you trust",
+    output::line(
+        "\nAdd this line to the trust file of every verifier now; beside the old one, for old checkpoints keep their signature:\n",
     );
-}
-
-fn code(error: &AdoptionError) -> u8 {
-    match error {
-        AdoptionError::State(StateError::Locked { .. }) | AdoptionError::Keystore { .. } => exit::UNAVAILABLE,
-        AdoptionError::Start(_) => exit::CONFIG,
-        error if error.is_io() => exit::IO,
-        AdoptionError::State(_) | AdoptionError::Files(_) | AdoptionError::Unfinished(_) => exit::DATA,
+    output::line(format_args!("{}\n", cell(&turned["trust"])));
+    if turned["covered"] == true {
+        output::line("A checkpoint with the signatures of both keys covers the rotation; the next have the new one alone.");
+    } else {
+        output::line(
+            "No checkpoint covers the rotation yet: it needs the signatures of both keys. `claviger doctor` says whether one does.",
+        );
     }
+    let old = &turned["old"];
+    output::line(format_args!(
+        "The old key is still in keystore {} ({}). It may be destroyed there by hand once a checkpoint covers the rotation and every verifier has the line.",
+        cell(&old["keystore"]),
+        cell(&old["locator"])
+    ));
+    code
 }

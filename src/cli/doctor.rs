@@ -17,10 +17,8 @@ use crate::config::{self, Config, files};
 use crate::daemon::{self, setup};
 use crate::inspect::{self, Finding};
 use crate::journal::peek;
+use crate::journal::space::{LOW_PERCENT, Room, Space, VERY_LOW_PERCENT};
 use crate::journal::state::StateError;
-
-/// Less free space than this is a finding: the log stops when the disk is full.
-const LEAST_FREE_PERCENT: u64 = 10;
 
 pub(super) async fn run(file: &Path, client: Option<Client>, clock: Arc<dyn Clock>, format: Format) -> Outcome {
     let config = match Config::load(file) {
@@ -33,7 +31,8 @@ pub(super) async fn run(file: &Path, client: Option<Client>, clock: Arc<dyn Cloc
     findings.push(state_folder(&config));
     findings.push(disk(&config));
     match inspect::lock(&config) {
-        Ok(_lock) => {
+        Ok(state) => {
+            findings.extend(inspect::unfinished(&state));
             findings.push(Finding::new("daemon", Ok("not running; keystores are opened here".to_owned())));
             let keyrings = peek::keyrings(&config.state);
             let clock_state = keyrings.as_ref().ok().map(Keyrings::last_time);
@@ -82,11 +81,12 @@ fn state_folder(config: &Config) -> Finding {
 }
 
 fn disk(config: &Config) -> Finding {
-    let state = peek::free_percent(&config.state).and_then(|percent| {
-        if percent < LEAST_FREE_PERCENT {
-            Err(format!("{percent} % free: make room, the log stops when it is full"))
-        } else {
-            Ok(format!("{percent} % free"))
+    let state = Space::of(&config.state).map_err(|error| error.to_string()).and_then(|space| {
+        let free = format!("{:.0} % free", space.ratio() * 100.0);
+        match space.room() {
+            Room::Enough => Ok(free),
+            Room::Low => Ok(format!("{free}, less than {LOW_PERCENT} %: make room soon, the log stops when the disk is full")),
+            Room::VeryLow => Err(format!("{free}, less than {VERY_LOW_PERCENT} %: make room, the log stops when the disk is full")),
         }
     });
     Finding::new("disk of the state folder", state)
@@ -128,6 +128,11 @@ async fn running(client: Option<Client>, pid: &str) -> Vec<Finding> {
             .as_str()
             .map_or_else(|| Ok(format!("{} records, {} covered by a checkpoint", row["size"], row["covered"])), |why| Err(why.to_owned()));
         findings.push(Finding::new(format!("log {log}"), state));
+    }
+    for log in rows(&status, "log_keys_cut_off") {
+        let log = output::cell(log);
+        let state = Err(format!("a rotation was cut off: `claviger audit rotate-key {log}` finishes it with the same key"));
+        findings.push(Finding::new(format!("key of log {log}"), state));
     }
     findings
 }

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::{Clock, SystemClock};
 
+mod adopt;
 mod audit;
 pub mod client;
 mod config;
@@ -65,7 +66,7 @@ enum Command {
     /// Look at keys, suspend, resume, compromise, abandon, destroy
     #[command(subcommand)]
     Key(key::Command),
-    /// Verify the audit log, show its records, find a token's record, go on after a loss
+    /// Verify the audit log, show its records, find a token's record, rotate its key, erase a year's pseudonyms, go on after a loss
     #[command(subcommand)]
     Audit(audit::Command),
     /// Check, test, explain, list and reload policies
@@ -129,7 +130,7 @@ async fn dispatch(cli: Cli) -> Outcome {
     match &cli.command {
         Command::Init => return init::run(&cli.config, clock, format).await,
         Command::Serve => return serve::run(&cli.config, clock).await,
-        Command::Audit(audit::Command::Adopt(args)) => return audit::adopt(args, &cli.config, clock, format).await,
+        Command::Audit(audit::Command::Adopt(args)) => return adopt::run(args, &cli.config, clock, format).await,
         Command::Doctor => return doctor::run(&cli.config, cli.client().ok(), clock, format).await,
         Command::Key(command) => {
             if let Some(verb) = key::offline(command)? {
@@ -143,7 +144,8 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Sign(args) => sign::run(args, &cli.config, clock, format).await,
         Command::Keyring(command) => keyring::run(command, &client?, format).await,
         Command::Key(command) => key::run(command, &client?, format).await,
-        Command::Audit(audit::Command::Verifier(command)) => audit::verify(command, clock.as_ref(), format),
+        Command::Audit(audit::Command::Offline(command)) => audit::offline(command, clock.as_ref(), format),
+        Command::Audit(audit::Command::Verb(verb)) => audit::run(verb, &client?, format).await,
         Command::Policy(command) => policy::run(command, &cli.config, client, clock, format).await,
         Command::Config(command) => config::run(command, &cli.config, format),
         Command::Init | Command::Serve | Command::Doctor | Command::Audit(audit::Command::Adopt(_)) => Ok(exit::OK),

@@ -17,7 +17,7 @@ use super::{boot_name, log_key, setup, start_checkpoints};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::health;
-use crate::journal::state::{StateDir, StateError};
+use crate::journal::state::{self, StateDir, StateError};
 use crate::journal::{self, CreateError, KeyLog, Opened, Opening, UseLog};
 use crate::keystore::{Keystore, KeystoreError};
 use crate::signer::Keystores;
@@ -86,7 +86,7 @@ struct Intent {
 pub async fn init(config: &Config, clock: Arc<dyn Clock>) -> Result<Made, InitError> {
     let state = StateDir::lock(&config.state)?;
     let folders = [LogKind::Keys, LogKind::Uses].map(|kind| state.log_folder(kind));
-    let earlier = state.intent()?;
+    let earlier = state.intent(state::Intent::Init)?;
     let resumed = earlier.is_some();
     if !resumed && folders.iter().any(|folder| folder.exists()) {
         return Err(InitError::Exists(state.path().join("log")));
@@ -121,7 +121,7 @@ pub async fn init(config: &Config, clock: Arc<dyn Clock>) -> Result<Made, InitEr
         verifier_keys.push(verifier_key.to_string());
     }
     finish(config, &state, &clock, &keystores, intent).await?;
-    state.forget_intent()?;
+    state.forget(state::Intent::Init)?;
     let [keys, uses] = <[String; 2]>::try_from(verifier_keys).unwrap_or_default();
     Ok(Made { verifier_keys: [keys, uses], logs: state.path().join("log") })
 }
@@ -147,8 +147,8 @@ async fn finish(config: &Config, state: &StateDir, clock: &Arc<dyn Clock>, keyst
 
 /// A checkpoint of each log, and the end of both.
 pub(super) async fn cover(keys: Opened<KeyLog>, uses: Opened<UseLog>, keystores: &Keystores, clock: &Arc<dyn Clock>) -> Result<(), String> {
-    for (coverage, created) in [(keys.coverage, &keys.created), (uses.coverage, &uses.created)] {
-        let checkpoints = start_checkpoints(coverage, created, keystores, clock).map_err(|error| error.to_string())?;
+    for coverage in [keys.coverage, uses.coverage] {
+        let checkpoints = start_checkpoints(coverage, keystores, clock).map_err(|error| error.to_string())?;
         checkpoints.checkpoint_now().await.map_err(|error| error.to_string())?;
     }
     uses.log.stop().await;
@@ -165,6 +165,6 @@ async fn intend(config: &Config, keystore: &dyn Keystore, state: &StateDir) -> R
     }
     let names = log_key::new_names(&config.installation, [1, 2]).map_err(fails)?;
     let intent = Intent { keys: names };
-    state.intend(&serde_json::to_vec(&intent).unwrap_or_default())?;
+    state.intend(state::Intent::Init, &serde_json::to_vec(&intent).unwrap_or_default())?;
     Ok(intent)
 }

@@ -24,6 +24,7 @@ use crate::config::{Config, TlsFiles, files};
 use crate::health::Health;
 use crate::http::{App, Parts, RequestLimits};
 use crate::journal::pseudonym::Pseudonyms;
+use crate::journal::space::{LOW_PERCENT, Room, Space, VERY_LOW_PERCENT};
 use crate::journal::state::{StateDir, StateError};
 use crate::journal::{AppendError, Checkpointer, Coverage, KeyLog, OpenError, Opening, UseLog};
 use crate::metrics::Metrics;
@@ -34,6 +35,7 @@ use crate::readiness::Readiness;
 use crate::rotation::reconcile;
 use crate::rotator::{Rotator, Started, uses_head};
 use crate::signer::{Keystores, PerCaller, Signer};
+use crate::upkeep::Upkeep;
 
 pub mod adopt;
 pub mod init;
@@ -113,7 +115,6 @@ struct Daemon {
     checkpoints: [Checkpointer; 2],
     tls: listeners::TlsSlots,
     reloads: mpsc::Receiver<ReloadRequest>,
-    _state: StateDir,
 }
 
 /// Serves until a signal or the end of the log.
@@ -127,7 +128,7 @@ impl Daemon {
     /// Opens the logs and puts the parts together. Only a log that cannot be trusted, a state folder in use or a configuration that cannot
     /// be read stops it here: keystores, policies and a full disk do not.
     async fn open(config_file: &Path, config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let state = StateDir::lock(&config.state)?;
+        let state = Arc::new(StateDir::lock(&config.state)?);
         if state.is_adopting()? {
             return Err(StartError::Adopting);
         }
@@ -140,10 +141,7 @@ impl Daemon {
             tracing::info!(log = name, size = recovery.size, covered = recovery.covered, dropped = ?recovery.dropped, "log opened");
         }
         let keystores = setup::keystores(&config, &clock);
-        let checkpoints = [
-            start_checkpoints(keys.coverage, &keys.created, &keystores, &clock)?,
-            start_checkpoints(uses.coverage, &uses.created, &keystores, &clock)?,
-        ];
+        let checkpoints = [start_checkpoints(keys.coverage, &keystores, &clock)?, start_checkpoints(uses.coverage, &keystores, &clock)?];
         let (keys, uses) = (keys.log, uses.log);
         let wake = Arc::new(Notify::new());
         let health = Arc::new(Health::new(keys.clone(), clock.clone(), wake.clone()));
@@ -152,10 +150,15 @@ impl Daemon {
         let policies = load_policies(&config, &keys.snapshot().keyrings);
         let loaded = policies.as_ref().ok().map(policy_event);
         let rules = setup::rules(&config, policies.inspect_err(|error| tracing::error!("{error}")).ok());
-        let pseudonyms = Pseudonyms::new(setup::subject_mode(&config), &config.state);
+        let pseudonyms = Arc::new(Pseudonyms::new(setup::subject_mode(&config), &config.state));
         let logs = (keys.clone(), uses.clone());
-        let signer =
-            Arc::new(Signer::new(logs, keystores.clone(), rules, (pseudonyms, per_caller(&config)), (clock.clone(), metrics.clone())));
+        let signer = Arc::new(Signer::new(
+            logs,
+            keystores.clone(),
+            rules,
+            (pseudonyms.clone(), per_caller(&config)),
+            (clock.clone(), metrics.clone()),
+        ));
         let (reload, reloads) = mpsc::channel(RELOADS);
         let operator = Arc::new(Operator {
             keys: keys.clone(),
@@ -169,6 +172,17 @@ impl Daemon {
             own_uid: rustix::process::geteuid().as_raw(),
             reload,
         });
+        let upkeep = Arc::new(Upkeep {
+            operator: operator.clone(),
+            state,
+            checkpoints: checkpoints.clone(),
+            pseudonyms,
+            log_keystore: config.log_keystore.clone(),
+            installation: config.installation.clone(),
+            turn: tokio::sync::Mutex::default(),
+        });
+        // Before anything is recorded that names a subject.
+        upkeep.resume();
         let readiness = Arc::new(Readiness {
             keys: keys.clone(),
             uses: uses.clone(),
@@ -176,6 +190,7 @@ impl Daemon {
             health: health.clone(),
             keystores: keystores.keys().cloned().collect(),
             checkpoints: checkpoints.clone(),
+            space: Arc::default(),
             clock: clock.clone(),
             stopping: AtomicBool::new(false),
             expired: AtomicBool::new(false),
@@ -198,6 +213,7 @@ impl Daemon {
         let app = App::from(Parts {
             signer,
             operator,
+            upkeep,
             publisher,
             readiness,
             callers: Arc::new(ArcSwap::from_pointee(setup::callers(&config))),
@@ -209,7 +225,7 @@ impl Daemon {
         record_start(&keys, &uses, &config, loaded).await?;
         let tls = listeners::TlsSlots::default();
         let config_file = config_file.to_owned();
-        Ok(Self { config_file, config, app, rotator, health, keystores, keys, uses, checkpoints, tls, reloads, _state: state })
+        Ok(Self { config_file, config, app, rotator, health, keystores, keys, uses, checkpoints, tls, reloads })
     }
 
     async fn run(mut self) -> Result<Ended, StartError> {
@@ -262,6 +278,7 @@ impl Daemon {
         loop {
             tokio::select! {
                 _ = looks.tick() => {
+                    self.look_at_disk();
                     if let Some(reason) = self.keys.poisoned().or_else(|| self.uses.poisoned()) {
                         return self.outlive_the_log(&reason, (&mut terminate, &mut interrupt)).await;
                     }
@@ -280,6 +297,29 @@ impl Daemon {
                     let answer = reload::reload(self).await;
                     let _ = reply.send(answer);
                 }
+            }
+        }
+    }
+
+    /// Warns once whenever the disk of the logs crosses a threshold.
+    fn look_at_disk(&self) {
+        let space = match Space::of(&self.config.state) {
+            Ok(space) => space,
+            Err(error) => return tracing::debug!(%error, "the room on the state's disk is not known"),
+        };
+        let (free_bytes, size_bytes) = (space.free, space.size);
+        match self.app.readiness.space.see(space) {
+            None => {}
+            Some(Room::Enough) => tracing::info!(free_bytes, size_bytes, "the disk of the logs has room again"),
+            Some(Room::Low) => {
+                tracing::warn!(free_bytes, size_bytes, "less than {LOW_PERCENT} % of the disk of the logs is free: make room")
+            }
+            Some(Room::VeryLow) => {
+                tracing::warn!(
+                    free_bytes,
+                    size_bytes,
+                    "less than {VERY_LOW_PERCENT} % of the disk of the logs is free: make room, nothing is signed when it is full"
+                );
             }
         }
     }
@@ -354,19 +394,10 @@ fn check_identity(config: &Config, created: &LogCreated) -> Result<(), StartErro
     }
 }
 
-/// Starts the checkpoints of a log; its first record says where its key lives. Without that keystore the records go on uncovered.
-fn start_checkpoints(
-    coverage: Coverage,
-    created: &LogCreated,
-    keystores: &Keystores,
-    clock: &Arc<dyn Clock>,
-) -> Result<Checkpointer, StartError> {
-    let key = created.key.parse().map_err(|error| StartError::Config(format!("the key of log {}: {error}", created.origin)))?;
-    let sign = match keystores.get(&created.keystore) {
-        Some(keystore) => log_key::sign_note(keystore.clone(), created.locator.clone(), &key, clock.clone()),
-        None => log_key::never(format!("keystore {:?}, which holds the log key, is not configured", created.keystore)),
-    };
-    coverage.start(sign, Handle::current()).map_err(|error| StartError::Config(format!("cannot start a thread: {error}")))
+/// Starts the checkpoints of a log.
+fn start_checkpoints(coverage: Coverage, keystores: &Keystores, clock: &Arc<dyn Clock>) -> Result<Checkpointer, StartError> {
+    let signers = log_key::signers(keystores.clone(), clock.clone());
+    coverage.start(signers, Handle::current()).map_err(|error| StartError::Config(format!("cannot start a thread: {error}")))
 }
 
 /// The first records of this run: the start, what is in force, and where the use log stands. A log that takes none is served from anyway.

@@ -8,6 +8,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{Response, StatusCode};
 use axum::routing::{get, post};
 use claviger_audit::Timestamp;
+use claviger_audit::event::LogKind;
 use claviger_audit::jwk::PublicKey;
 use serde_json::{Map, Value, json};
 
@@ -29,6 +30,8 @@ pub(super) fn routes() -> Router<App> {
         .route("/admin/keyrings/{keyring}/{verb}", post(keyring_verb))
         .route("/admin/keys/{key}", get(explain))
         .route("/admin/keys/{key}/{verb}", post(key_verb))
+        .route("/admin/log/{log}/rotate-key", post(rotate_log_key))
+        .route("/admin/subjects/{year}/erase", post(erase))
         .route("/admin/reload", post(reload))
         .route("/admin/status", get(status))
 }
@@ -124,6 +127,33 @@ async fn key_verb(State(app): State<App>, Path((key, verb)): Path<(String, Strin
     .await
 }
 
+async fn rotate_log_key(State(app): State<App>, Path(log): Path<String>, request: Request) -> Response<Body> {
+    identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
+        let mut members = json_object(&exchange)?;
+        let log = match log.as_str() {
+            "keys" => LogKind::Keys,
+            "uses" => LogKind::Uses,
+            _ => return Err(Refusal::new(Code::NotFound, "the logs are called keys and uses")),
+        };
+        let reason = optional_text(&mut members, "reason")?;
+        nothing_else(&members)?;
+        let turned = app.upkeep.rotate_key(&exchange.ask, log, reason.as_deref()).await?;
+        Ok(json(StatusCode::OK, &views::turned(&turned)))
+    })
+    .await
+}
+
+async fn erase(State(app): State<App>, Path(year): Path<String>, request: Request) -> Response<Body> {
+    identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
+        let mut members = json_object(&exchange)?;
+        let year = year.parse().map_err(|_| malformed("a year is a number, such as 2025"))?;
+        let reason = text(&mut members, "reason")?;
+        nothing_else(&members)?;
+        Ok(json(StatusCode::OK, &views::done(&app.upkeep.erase(&exchange.ask, year, reason).await?)))
+    })
+    .await
+}
+
 async fn reload(State(app): State<App>, request: Request) -> Response<Body> {
     identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
         Ok(json(StatusCode::OK, &app.operator.reload(&exchange.ask).await?))
@@ -144,6 +174,8 @@ async fn status(State(app): State<App>, request: Request) -> Response<Body> {
             "keyrings": keyrings.collect::<Vec<_>>(),
             "policies": app.signer.rules().load().policies.as_ref().map(crate::policy::PolicySet::len),
             "log": app.readiness.log(),
+            "disk": app.readiness.disk(),
+            "log_keys_cut_off": app.upkeep.cut_off(),
         });
         Ok(json(StatusCode::OK, &body))
     })
@@ -151,10 +183,13 @@ async fn status(State(app): State<App>, request: Request) -> Response<Body> {
 }
 
 async fn perform(app: &App, exchange: &Exchange, verb: Verb, rest: &Map<String, Value>) -> Answer {
-    if let Some(name) = rest.keys().next() {
-        return Err(malformed(&format!("member {name:?} is not known here")));
-    }
+    nothing_else(rest)?;
     Ok(json(StatusCode::OK, &views::done(&app.operator.perform(&exchange.ask, verb).await?)))
+}
+
+/// Refuses members that nobody took.
+fn nothing_else(rest: &Map<String, Value>) -> Result<(), Refusal> {
+    rest.keys().next().map_or(Ok(()), |name| Err(malformed(&format!("member {name:?} is not known here"))))
 }
 
 /// The keys of a JWKS, with their `kid` and `alg`; private members are refused by the type.

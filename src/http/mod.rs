@@ -16,6 +16,7 @@ use crate::operator::Operator;
 use crate::publisher::Publisher;
 use crate::readiness::Readiness;
 use crate::signer::Signer;
+use crate::upkeep::Upkeep;
 
 mod admin;
 pub mod caller;
@@ -55,6 +56,8 @@ pub struct Parts {
     pub signer: Arc<Signer>,
     /// Performs operators' verbs.
     pub operator: Arc<Operator>,
+    /// Keeps the logs in order.
+    pub upkeep: Arc<Upkeep>,
     /// Has the sets.
     pub publisher: Arc<Publisher>,
     /// Knows what works.

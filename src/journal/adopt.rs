@@ -10,21 +10,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use claviger_audit::Timestamp;
-use claviger_audit::event::{LogAdopted, LogCreated, LogKind};
+use claviger_audit::event::{Event, LogAdopted, LogCreated, LogKind};
 use claviger_audit::keyrings::Keyrings;
 use claviger_audit::line::genesis_prev;
 use claviger_audit::merkle::Hash;
 use claviger_audit::names::{KeyName, adopted_origin};
 use claviger_audit::note::MAX_NOTE;
-use claviger_audit::record::Asked;
+use claviger_audit::record::{Asked, Record};
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::stored_checkpoint;
+use super::checkpoint::Stored;
 use super::disk::{Disk, replace};
 use super::file::segment_name;
 use super::former::{self, folder, numbers, seen_by, segments_in};
-use super::open::{CreateError, OpenError, Opening, create_with, genesis};
+use super::open::{CreateError, OpenError, Opening, create_with, form, genesis};
 use super::replay::{OnRecord, Start, replay};
+use super::tenure::Tenures;
 
 /// What an adoption is about to do, until it is done.
 const INTENT: &str = "adopt-intent.json";
@@ -113,21 +114,35 @@ fn read(opening: &Opening, kind: LogKind, on_record: OnRecord<'_>) -> Result<Sta
     if segments.is_empty() {
         return Err(OpenError::Missing { folder: folder.clone() });
     }
-    let (log, created, key) = genesis(disk, &folder.join(segment_name(0)))?;
+    let (log, created, first) = genesis(disk, &folder.join(segment_name(0)))?;
     if kind == LogKind::Uses && log != *node {
         return Err(OpenError::OtherNode { folder: folder.clone(), log, configured: node.clone() });
     }
     let unsound = |reason| OpenError::Unsound { file: folder.join("checkpoint"), reason };
-    let checkpoint = stored_checkpoint(disk, folder, &key).map_err(unsound)?;
+    let stored = Stored::read(disk, folder).map_err(unsound)?;
+    let mut tenures = Tenures::begin(first);
     let start = Start { covered: None, checkpoint: None, genesis: genesis_prev(&created.origin, &created.key) };
-    let found = replay(disk, folder, kind, &segments, &start, on_record)?;
+    let mut followed = |record: &Record| {
+        if let Event::LogKeyRotated(event) = &record.event {
+            tenures.turn(record.seq, event).map_err(|text| form("log.key_rotated", text))?;
+        }
+        on_record(record)
+    };
+    let found = replay(disk, folder, kind, &segments, &start, &mut followed)?;
     let size = found.frontier.size();
-    if let Some(checkpoint) = checkpoint.filter(|(covered, _)| *covered <= size) {
-        // What was signed for and is still there must be what was signed for: a changed log is not a short one.
-        replay(disk, folder, kind, &segments, &Start { checkpoint: Some(checkpoint), ..start }, &mut |_| Ok(()))?;
-    }
     let mut standing = Standing { kind, created, size, root: found.frontier.root(), time: found.time, known: Vec::new() };
-    standing.learn("the newest checkpoint", checkpoint.map_or(0, |(covered, _)| covered));
+    let Some(stored) = stored else { return Ok(standing) };
+    let signed = stored.verify(tenures.at(stored.size));
+    if stored.size <= size {
+        // What was signed for and is still there must be what was signed for: a changed log is not a short one.
+        signed.map_err(unsound)?;
+        let checkpoint = Some((stored.size, stored.root));
+        replay(disk, folder, kind, &segments, &Start { checkpoint, ..start }, &mut |_| Ok(()))?;
+        return Ok(standing);
+    }
+    // Its key may have come into force with a record that is lost.
+    let by = if signed.is_ok() { "the newest checkpoint" } else { "the newest checkpoint, whose signature no key that is left made" };
+    standing.learn(by, stored.size);
     Ok(standing)
 }
 

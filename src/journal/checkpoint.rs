@@ -1,8 +1,8 @@
 //! Checkpoints: what the disk holds, read a second time, folded, compared with what the writer meant, and signed.
 //!
-//! In scope: when a checkpoint is cut, the second pass, and the files `frontier`, `checkpoint` and one checkpoint per sealed segment. Out of
-//! scope: the key (a [`SignNote`] asks the keystore) and witnesses. A checkpoint that cannot be signed delays nothing; it is counted and
-//! logged. One that differs is never signed: the log is dead.
+//! In scope: when a checkpoint is cut, the second pass, and the files `frontier`, `checkpoint`, one checkpoint per sealed segment and one per
+//! rotation of the log's key. Out of scope: which keys sign (`tenure`), how (a [`SignNote`] asks the keystore), and witnesses. A checkpoint
+//! that cannot be signed by all its keys delays nothing; it is counted and logged. One that differs is never signed: the log is dead.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use claviger_audit::checkpoint::Checkpoint;
+use claviger_audit::checkpoint::{self, Checkpoint};
 use claviger_audit::merkle::{Frontier, Hash, leaf_hash};
-use claviger_audit::note::{MAX_NOTE, Note, VerifierKey, signed_note};
+use claviger_audit::note::{MAX_NOTE, Note, signed_note};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -23,6 +23,7 @@ use super::Head;
 use super::disk::{Disk, replace};
 use super::file::{Place, segment_name};
 use super::shared::{Shared, Waiter};
+use super::tenure::{LogKey, Tenure};
 
 /// A checkpoint is cut this long after the one before, if records came.
 const EVERY: Duration = Duration::from_secs(1);
@@ -43,6 +44,9 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Signs the text of a note with the log's key: the raw 64 bytes, of Ed25519 (RFC 8032) over the text, or of ECDSA P-256 (`r || s`) over its
 /// SHA-256. The error says what the keystore said.
 pub type SignNote = Arc<dyn Fn(Vec<u8>) -> BoxFuture<Result<Vec<u8>, String>> + Send + Sync>;
+
+/// What signs with a key of the log.
+pub type Signers = Arc<dyn Fn(&LogKey) -> SignNote + Send + Sync>;
 
 /// Why there is no new checkpoint.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -86,52 +90,69 @@ impl Covered {
     }
 }
 
-/// The stored frontier that belongs to the checkpoint. The file holds the one before as well, for the crash between two renames; one that
-/// fits neither is as good as none, because the log itself can always be folded again.
-pub(super) fn stored_frontier(disk: &dyn Disk, folder: &Path, checkpoint: (u64, Hash)) -> io::Result<Option<Covered>> {
+/// The stored frontier that belongs to the checkpoint, and the key that was in force there, if it is not the log's first. The file holds
+/// the frontier before as well, for the crash between two renames; one that fits neither is as good as none, because the log itself can
+/// always be folded again.
+pub(super) fn stored_frontier(disk: &dyn Disk, folder: &Path, checkpoint: (u64, Hash)) -> io::Result<Option<(Covered, Option<Tenure>)>> {
     let bytes = match disk.read(&folder.join(FRONTIER), 0, CHUNK) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         read => read?,
     };
     let text = String::from_utf8_lossy(&bytes);
-    let entries = text.strip_prefix(FRONTIER_FORM).unwrap_or_default().lines().filter_map(Covered::parse);
-    Ok(entries.into_iter().find(|entry| (entry.frontier.size(), entry.frontier.root()) == checkpoint && entry.offset > 0))
+    let text = text.strip_prefix(FRONTIER_FORM).unwrap_or_default();
+    let mut entries = text.lines().filter_map(Covered::parse);
+    let fits = |entry: &Covered| (entry.frontier.size(), entry.frontier.root()) == checkpoint && entry.offset > 0;
+    let tenure = text.lines().filter_map(Tenure::parse).filter(|tenure| tenure.since <= checkpoint.0).max_by_key(|tenure| tenure.since);
+    Ok(entries.find(fits).map(|covered| (covered, tenure)))
 }
 
-/// Size and root of the newest checkpoint, after checking who signed it; `None` if there is no checkpoint yet.
-pub(super) fn stored_checkpoint(disk: &dyn Disk, folder: &Path, key: &VerifierKey) -> Result<Option<(u64, Hash)>, String> {
-    let bytes = match disk.read(&folder.join(CHECKPOINT), 0, MAX_NOTE + 1) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(|error| error.to_string())?,
-    };
-    let note = Note::parse(&bytes).map_err(|error| error.to_string())?;
-    let (checkpoint, _) = Checkpoint::from_note(&note, key.name(), std::slice::from_ref(key)).map_err(|error| error.to_string())?;
-    Ok(Some((checkpoint.size, checkpoint.root)))
+/// The newest checkpoint as it lies on the disk. It says nothing before [`Stored::verify`], for which keys may sign is in the log itself.
+pub(super) struct Stored {
+    note: Note,
+    pub(super) size: u64,
+    pub(super) root: Hash,
+}
+
+impl Stored {
+    /// Reads it; `None` if there is no checkpoint yet.
+    pub(super) fn read(disk: &dyn Disk, folder: &Path) -> Result<Option<Self>, String> {
+        let bytes = match disk.read(&folder.join(CHECKPOINT), 0, MAX_NOTE + 1) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|error| error.to_string())?,
+        };
+        let note = Note::parse(&bytes).map_err(|error| error.to_string())?;
+        let Checkpoint { size, root, .. } = note.text().parse().map_err(|error: checkpoint::CheckpointError| error.to_string())?;
+        Ok(Some(Self { note, size, root }))
+    }
+
+    /// Whether the key that was in force at its size signed it.
+    pub(super) fn verify(&self, tenure: &Tenure) -> Result<(), String> {
+        let key = &tenure.holder.key;
+        Checkpoint::from_note(&self.note, key.name(), std::slice::from_ref(key)).map(drop).map_err(|error| error.to_string())
+    }
 }
 
 /// Everything that is needed to begin making checkpoints of an open log.
 pub struct Coverage {
     pub(super) place: Place,
     pub(super) shared: Arc<Shared>,
-    pub(super) key: VerifierKey,
     pub(super) covered: Covered,
 }
 
 impl Coverage {
-    /// Starts the thread that makes the checkpoints; `runtime` runs what `sign` returns. It ends with the log.
-    pub fn start(self, sign: SignNote, runtime: Handle) -> io::Result<Checkpointer> {
-        let Self { place, shared, key, covered } = self;
+    /// Starts the thread that makes the checkpoints; `runtime` runs what `signers` return. It ends with the log.
+    pub fn start(self, signers: Signers, runtime: Handle) -> io::Result<Checkpointer> {
+        let Self { place, shared, covered } = self;
         let counts = Arc::new(Counts { signed: AtomicU64::new(covered.frontier.size()), failures: AtomicU64::new(0) });
         let handle = Checkpointer { shared: Arc::clone(&shared), counts: Arc::clone(&counts) };
         let name = format!("checkpoint-{}", place.kind.name());
         let pass = Pass {
             place,
             shared,
-            key,
             signed: covered.clone(),
             folded: covered,
             sealed: VecDeque::new(),
-            sign,
+            signers,
             runtime,
             counts,
             failing: false,
@@ -169,6 +190,12 @@ impl Checkpointer {
         self.counts.signed.load(Ordering::Acquire)
     }
 
+    /// The key that the log's records have brought into force last. It signs alone once [`Self::covered`] has reached its `since`; until then
+    /// the key before it must sign as well.
+    pub fn tenure(&self) -> Tenure {
+        self.shared.tenures().newest().clone()
+    }
+
     /// How often a checkpoint could not be made.
     pub fn failures(&self) -> u64 {
         self.counts.failures.load(Ordering::Relaxed)
@@ -179,14 +206,13 @@ impl Checkpointer {
 struct Pass {
     place: Place,
     shared: Arc<Shared>,
-    key: VerifierKey,
     /// What the newest signed checkpoint covers.
     signed: Covered,
     /// What was read back and found equal to what the writer meant.
     folded: Covered,
     /// Sealed segments that have no checkpoint of their own yet: first sequence number and frontier at their end.
     sealed: VecDeque<(u64, Frontier)>,
-    sign: SignNote,
+    signers: Signers,
     runtime: Handle,
     counts: Arc<Counts>,
     failing: bool,
@@ -240,14 +266,20 @@ impl Pass {
         self.fold(head)?;
         while let Some((first, frontier)) = self.sealed.front() {
             let note = self.signed_checkpoint(frontier)?;
-            let name = format!("{first:020}.checkpoint");
-            self.store(&name, note.as_bytes())?;
+            self.store(&checkpoint_name(*first), note.as_bytes())?;
             self.sealed.pop_front();
         }
         if self.signed.frontier.size() < self.folded.frontier.size() {
             let note = self.signed_checkpoint(&self.folded.frontier)?;
+            let tenures = self.shared.tenures();
+            let signers: Vec<&Tenure> = tenures.signers(self.signed.frontier.size(), self.folded.frontier.size()).collect();
+            // What both keys signed is kept: it is the old key's word for the new one, and the next checkpoint has the new one's word alone.
+            for turned in signers.iter().skip(1) {
+                self.store(&checkpoint_name(turned.since - 1), note.as_bytes())?;
+            }
+            let keys: String = signers.iter().filter(|tenure| tenure.since > 0).map(|tenure| tenure.line()).collect();
             // The frontier first: a checkpoint must never be newer than what it can be extended from.
-            let frontiers = format!("{FRONTIER_FORM}\n{}{}", self.signed.line(), self.folded.line());
+            let frontiers = format!("{FRONTIER_FORM}\n{}{}{keys}", self.signed.line(), self.folded.line());
             self.store(FRONTIER, frontiers.as_bytes())?;
             self.store(CHECKPOINT, note.as_bytes())?;
             self.signed = self.folded.clone();
@@ -288,17 +320,31 @@ impl Pass {
         }
     }
 
+    /// The checkpoint with the signature of every key that it needs, or none at all: without the old key's word nobody has to believe a new one.
     fn signed_checkpoint(&self, frontier: &Frontier) -> Result<String, CheckpointError> {
-        let text = Checkpoint::new(self.key.name(), frontier.size(), frontier.root()).to_string();
-        let signature = (self.sign)(text.clone().into_bytes());
+        let text = Checkpoint::new(&self.shared.origin, frontier.size(), frontier.root()).to_string();
+        let tenures = self.shared.tenures();
+        let mut signatures = Vec::new();
+        for Tenure { holder, .. } in tenures.signers(self.signed.frontier.size(), frontier.size()) {
+            signatures.push((&holder.key, self.signature(holder, &text)?));
+        }
+        let note = signed_note(&text, &signatures).map_err(|error| CheckpointError::Unsigned(error.to_string()))?;
+        Ok(note.to_string())
+    }
+
+    fn signature(&self, key: &LogKey, text: &str) -> Result<[u8; 64], CheckpointError> {
+        let signature = (self.signers)(key)(text.as_bytes().to_vec());
         let answered = self.runtime.block_on(async { tokio::time::timeout(SIGN_DEADLINE, signature).await });
         let late = |_| CheckpointError::Unsigned(format!("the keystore did not answer within {} s", SIGN_DEADLINE.as_secs()));
         let raw = answered.map_err(late)?.map_err(CheckpointError::Unsigned)?;
         let wrong = |raw: Vec<u8>| CheckpointError::Unsigned(format!("the keystore gave {} bytes, not the 64 of a signature", raw.len()));
-        let raw: [u8; 64] = raw.try_into().map_err(wrong)?;
-        let note = signed_note(&text, &[(&self.key, raw)]).map_err(|error| CheckpointError::Unsigned(error.to_string()))?;
-        Ok(note.to_string())
+        raw.try_into().map_err(wrong)
     }
+}
+
+/// Of the segment that begins with this record, or of the rotation that it is.
+fn checkpoint_name(seq: u64) -> String {
+    format!("{seq:020}.checkpoint")
 }
 
 fn answer(waiters: impl Iterator<Item = Waiter>, made: &Result<u64, CheckpointError>) {
@@ -345,7 +391,7 @@ mod tests {
     #[test]
     fn the_frontier_of_either_checkpoint_is_found_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
-        let find = |checkpoint| stored_frontier(&LocalDisk, folder.path(), checkpoint).unwrap();
+        let find = |checkpoint| stored_frontier(&LocalDisk, folder.path(), checkpoint).unwrap().map(|(covered, _)| covered);
         let named = |covered: &Covered| (covered.frontier.size(), covered.frontier.root());
         let (before, now, other) = (covered(5), covered(7), covered(6));
         assert_eq!(find(named(&now)), None);

@@ -1,7 +1,7 @@
 //! The one thread that writes a log.
 //!
-//! In scope: group commit without a timer (whatever was queued while the last sync ran is the next batch), heartbeats, noticing an unlinked
-//! file, and the end. Out of scope: what a job means (the [`Stage`] knows) and how lines become durable (`file`).
+//! In scope: group commit without a timer (whatever was queued while the last sync ran is the next batch), heartbeats, noticing within a
+//! second that the file was taken away, and the end. Out of scope: what a job means (the [`Stage`] knows) and how lines become durable (`file`).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -116,7 +116,7 @@ impl<S: Stage> Committer<S> {
                     }
                     return;
                 }
-                Woken::Look => Ok(()),
+                Woken::Look => self.look(),
                 Woken::End => return,
             };
             if let Err(reason) = done {
@@ -135,11 +135,12 @@ impl<S: Stage> Committer<S> {
         if self.shared.is_stopping() {
             return Woken::Look;
         }
-        let idle = self.clock.monotonic().since(self.written);
-        let Some(left) = self.heartbeat.checked_sub(idle).filter(|left| !left.is_zero()) else {
+        let now = self.clock.monotonic();
+        let Some(left) = self.heartbeat.checked_sub(now.since(self.written)).filter(|left| !left.is_zero()) else {
             return Woken::Beat;
         };
-        match self.queue.recv_timeout(left) {
+        // An idle log looks as often as a busy one; a look is no record, so the heartbeat does not wait for it.
+        match self.queue.recv_timeout(left.min(LINK_CHECK.saturating_sub(now.since(self.looked)))) {
             Ok(Message::Job(job)) => Woken::Job(job),
             Ok(Message::Wake) | Err(RecvTimeoutError::Timeout) => Woken::Look,
             Err(RecvTimeoutError::Disconnected) => Woken::End,
@@ -186,14 +187,16 @@ impl<S: Stage> Committer<S> {
         if batch.is_empty() {
             return Ok(self.file.head());
         }
-        self.may_write()?;
+        self.look()?;
         let head = self.file.commit(&batch)?;
+        self.shared.turn(&self.file.tenures);
         self.written = self.clock.monotonic();
         Ok(head)
     }
 
-    /// The checkpointer may have found that the disk holds something else; somebody may have taken the file away.
-    fn may_write(&mut self) -> Result<(), String> {
+    /// Whether the log may be written: the checkpointer may have found that the disk holds something else; somebody may have taken the file
+    /// away.
+    fn look(&mut self) -> Result<(), String> {
         if let Some(reason) = self.shared.poisoned() {
             return Err(reason.to_string());
         }

@@ -15,6 +15,7 @@ use claviger_audit::record::{Asked, Record};
 use sha2::{Digest as _, Sha256};
 
 use super::disk::{Disk, Tail, append_all};
+use super::tenure::Tenures;
 use super::{Head, Receipt};
 
 /// A segment is sealed once it has this many bytes, 64 MiB: small enough to read back whole, large enough that a year has few of them.
@@ -54,6 +55,8 @@ pub(super) struct LogFile {
     pub(super) frontier: Frontier,
     pub(super) last: Hash,
     pub(super) time: Timestamp,
+    /// Whose signatures the checkpoints need.
+    pub(super) tenures: Arc<Tenures>,
 }
 
 /// Lines that are written with one write and made durable with one sync.
@@ -66,14 +69,15 @@ pub(super) struct Batch {
     prev: Hash,
     lines: Vec<u8>,
     leaves: Vec<Hash>,
+    tenures: Arc<Tenures>,
 }
 
 /// A point in a batch to which it can be cut back.
-#[derive(Clone, Copy)]
 pub(super) struct Mark {
     prev: Hash,
     bytes: usize,
     leaves: usize,
+    tenures: Arc<Tenures>,
 }
 
 impl LogFile {
@@ -93,6 +97,7 @@ impl LogFile {
             prev: self.last,
             lines: Vec::new(),
             leaves: Vec::new(),
+            tenures: Arc::clone(&self.tenures),
         }
     }
 
@@ -118,6 +123,7 @@ impl LogFile {
         self.frontier.extend(batch.leaves.iter().copied());
         self.last = batch.prev;
         self.time = batch.time;
+        self.tenures = Arc::clone(&batch.tenures);
         Ok(self.head())
     }
 
@@ -214,7 +220,7 @@ impl Batch {
 
     /// Where it could be cut back to.
     pub(super) fn mark(&self) -> Mark {
-        Mark { prev: self.prev, bytes: self.lines.len(), leaves: self.leaves.len() }
+        Mark { prev: self.prev, bytes: self.lines.len(), leaves: self.leaves.len(), tenures: Arc::clone(&self.tenures) }
     }
 
     /// Takes everything back that was pushed since `mark`.
@@ -223,6 +229,7 @@ impl Batch {
         self.prev = mark.prev;
         self.lines.truncate(mark.bytes);
         self.leaves.truncate(mark.leaves);
+        self.tenures = mark.tenures;
     }
 
     /// Adds the next record if `check` permits it.
@@ -250,6 +257,9 @@ impl Batch {
         }
         let line = record.to_line().map_err(|error| refused(error.to_string()))?;
         check(&record)?;
+        if let Event::LogKeyRotated(event) = &record.event {
+            Arc::make_mut(&mut self.tenures).turn(self.next, event).map_err(refused)?;
+        }
         let leaf = leaf_hash(&line);
         let receipt = Receipt { log: Arc::clone(&place.origin), seq: self.next, leaf };
         self.lines.extend_from_slice(&line);

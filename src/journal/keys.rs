@@ -198,5 +198,6 @@ impl Stage for KeyStage {
 
 /// Whether a checkpoint should cover the event at once.
 fn is_lifecycle(event: &Event) -> bool {
-    event.name().starts_with("key.") || event.name().starts_with("keyring.")
+    let name = event.name();
+    name.starts_with("key.") || name.starts_with("keyring.") || name == "log.key_rotated"
 }

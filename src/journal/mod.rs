@@ -6,8 +6,8 @@
 //!
 //! Files by story: [`disk`] is what a log asks of a file system; `file` writes lines and segments; `committer` is the one thread per log;
 //! [`keys`] and [`uses`] are its two users; `replay` and [`open`] bring a log back, `former` what it goes on from; [`adopt`] lets a log go
-//! on that lost its tail; [`checkpoint`] signs what the disk holds;
-//! [`state`] and [`pseudonym`] are the folder and the keys beside the logs.
+//! on that lost its tail; [`checkpoint`] signs what the disk holds, with the keys of `tenure`; [`state`], [`space`] and [`pseudonym`] are the
+//! folder, its disk and the keys beside the logs.
 
 use std::sync::Arc;
 
@@ -29,15 +29,18 @@ pub mod peek;
 pub mod pseudonym;
 mod replay;
 mod shared;
+pub mod space;
 pub mod state;
+mod tenure;
 #[cfg(test)]
 mod tests;
 pub mod uses;
 
-pub use checkpoint::{Checkpointer, Coverage, SignNote};
+pub use checkpoint::{Checkpointer, Coverage, SignNote, Signers};
 pub use file::SEGMENT_BYTES;
 pub use keys::{KeyLog, KeySnapshot};
 pub use open::{CreateError, OpenError, Opened, Opening, Recovery, create};
+pub use tenure::{LogKey, Tenure};
 pub use uses::UseLog;
 
 /// An event that is to become a record.

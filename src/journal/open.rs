@@ -12,14 +12,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use claviger_audit::Timestamp;
 use claviger_audit::event::{Event, LogAdopted, LogCreated, LogKind, LogRecovered};
-use claviger_audit::keyrings::{Illegal, Keyrings};
+use claviger_audit::keyrings::{Illegal, Keyrings, Rule};
 use claviger_audit::line::genesis_prev;
 use claviger_audit::merkle::{Frontier, Hash};
-use claviger_audit::note::VerifierKey;
 use claviger_audit::record::{Asked, Record};
 use sha2::{Digest as _, Sha256};
 
-use super::checkpoint::{CHECKPOINT, Coverage, stored_checkpoint, stored_frontier};
+use super::checkpoint::{CHECKPOINT, Coverage, Covered, FRONTIER, Stored, stored_frontier};
 use super::committer::{Committer, MOST_QUEUED, Message, Stage};
 use super::disk::{Disk, LocalDisk, append_all, create_temporary, replace};
 use super::file::{BALLAST, LogFile, Place, SEGMENT_BYTES, Segment, segment_name};
@@ -27,6 +26,7 @@ use super::former;
 use super::keys::{KEYS_HEARTBEAT, KeyLog, KeySnapshot, KeyStage};
 use super::replay::{OnRecord, Replay, Start, Torn, replay};
 use super::shared::Shared;
+use super::tenure::{LogKey, Tenure, Tenures};
 use super::uses::{USES_HEARTBEAT, UseLog, UseStage};
 use super::{Head, Receipt};
 use crate::clock::Clock;
@@ -221,7 +221,8 @@ pub(super) fn create_with(
     let tail = create_temporary(disk.as_ref(), &temporary).map_err(fails)?;
     let last = genesis_prev(&first.origin, &first.key);
     let segment = Segment { path: temporary.clone(), tail, bytes: 0, sha256: Sha256::new() };
-    let mut file = LogFile { place, segment, frontier: Frontier::new(), last, time: after };
+    let tenures = Arc::new(Tenures::begin(Tenure { since: 0, holder: LogKey::of(&first).map_err(|text| form("log.created", text))? }));
+    let mut file = LogFile { place, segment, frontier: Frontier::new(), last, time: after, tenures };
     let mut batch = file.batch(opening.clock.wall());
     let receipt = batch.push(asked.clone(), Event::LogCreated(first), &mut *check)?;
     if let Some(adopted) = adopted {
@@ -244,7 +245,7 @@ impl KeyLog {
         let head = resumed.as_ref().map_or_else(|_| found.head(), LogFile::head);
         let state = if resumed.is_ok() { working } else { keyrings };
         let snapshot = Arc::new(ArcSwap::from_pointee(KeySnapshot { keyrings: state.clone(), leaf: head.leaf }));
-        let shared = Arc::new(Shared::new(Arc::clone(&found.place.origin), head));
+        let shared = Arc::new(Shared::new(Arc::clone(&found.place.origin), head, found.tenures.clone()));
         let (queue, jobs) = sync_channel(MOST_QUEUED);
         let stage = KeyStage::new(state, Arc::clone(&snapshot));
         begin(opening, LogKind::Keys, resumed, stage, jobs, &shared);
@@ -270,7 +271,7 @@ impl UseLog {
         }
         let resumed = found.resume(opening, &mut |_| Ok(()));
         let head = resumed.as_ref().map_or_else(|_| found.head(), LogFile::head);
-        let shared = Arc::new(Shared::new(Arc::clone(&found.place.origin), head));
+        let shared = Arc::new(Shared::new(Arc::clone(&found.place.origin), head, found.tenures.clone()));
         let (queue, jobs) = sync_channel(MOST_QUEUED);
         begin(opening, LogKind::Uses, resumed, UseStage::new(keys, Arc::clone(&shared)), jobs, &shared);
         let log = Self { shared: Arc::clone(&shared), queue };
@@ -304,7 +305,7 @@ fn begin<S: Stage>(
 struct Found {
     created: LogCreated,
     place: Place,
-    key: VerifierKey,
+    tenures: Tenures,
     replay: Replay,
     has_ballast: bool,
 }
@@ -321,28 +322,51 @@ fn find(opening: &Opening, kind: LogKind, on_record: OnRecord<'_>) -> Result<Fou
     if segments.is_empty() {
         return Err(missing());
     }
-    let (node, created, key) = genesis(disk, &folder.join(segment_name(0)))?;
+    let (node, created, first) = genesis(disk, &folder.join(segment_name(0)))?;
     if kind == LogKind::Uses && node != opening.node {
         return Err(OpenError::OtherNode { folder: folder.clone(), log: node, configured: opening.node.clone() });
     }
-    let file = folder.join(CHECKPOINT);
-    let checkpoint = stored_checkpoint(disk, folder, &key).map_err(|reason| OpenError::Unsound { file, reason })?;
+    let unsound = |reason| OpenError::Unsound { file: folder.join(CHECKPOINT), reason };
+    let stored = Stored::read(disk, folder).map_err(unsound)?;
+    let checkpoint = stored.as_ref().map(|stored| (stored.size, stored.root));
     // The key log is the state and is always read whole. Of the use log only what no checkpoint covers.
-    let covered = match checkpoint {
-        Some(checkpoint) if kind == LogKind::Uses => {
-            stored_frontier(disk, folder, checkpoint).map_err(|source| OpenError::Io { path: folder.clone(), source })?
-        }
-        _ => None,
+    let (covered, tenure) = match &stored {
+        Some(stored) if kind == LogKind::Uses => beside(disk, folder, stored, &first)?,
+        _ => (None, first),
     };
     let start = Start { covered, checkpoint, genesis: genesis_prev(&created.origin, &created.key) };
-    let replay = replay(disk, folder, kind, &segments, &start, on_record)?;
+    let mut tenures = Tenures::begin(tenure);
+    let mut followed = |record: &Record| {
+        if let Event::LogKeyRotated(event) = &record.event {
+            tenures.turn(record.seq, event).map_err(|text| form("log.key_rotated", text))?;
+        }
+        on_record(record)
+    };
+    let replayed = replay(disk, folder, kind, &segments, &start, &mut followed);
+    // Only now is it known which key was in force there. What a stranger's checkpoint says of the log's size means nothing.
+    if let (Some(stored), Ok(_) | Err(OpenError::RolledBack { .. })) = (&stored, &replayed) {
+        stored.verify(tenures.at(stored.size)).map_err(unsound)?;
+    }
     let has_ballast = names.iter().any(|name| name == BALLAST);
     let place = place_of(opening, kind, &created.origin);
-    Ok(Found { created, place, key, replay, has_ballast })
+    Ok(Found { created, place, tenures, replay: replayed?, has_ballast })
 }
 
-/// The first record says which log this is, and by which key its checkpoints are known.
-pub(super) fn genesis(disk: &dyn Disk, path: &Path) -> Result<(String, LogCreated, VerifierKey), OpenError> {
+/// Where reading may begin, and with which key, as the `frontier` file says. It counts only where that key signed the checkpoint; without
+/// it the log is read from its first record, which tells the same.
+fn beside(disk: &dyn Disk, folder: &Path, stored: &Stored, first: &Tenure) -> Result<(Option<Covered>, Tenure), OpenError> {
+    let found = stored_frontier(disk, folder, (stored.size, stored.root));
+    let found = found.map_err(|source| OpenError::Io { path: folder.join(FRONTIER), source })?;
+    let found = found.map(|(covered, tenure)| (Some(covered), tenure.unwrap_or_else(|| first.clone())));
+    Ok(found.filter(|(_, tenure)| stored.verify(tenure).is_ok()).unwrap_or_else(|| (None, first.clone())))
+}
+
+pub(super) fn form(event: &'static str, text: String) -> Illegal {
+    Illegal { rule: Rule::Form, event, text, until: None }
+}
+
+/// The first record says which log this is, and by which key its first checkpoints are known.
+pub(super) fn genesis(disk: &dyn Disk, path: &Path) -> Result<(String, LogCreated, Tenure), OpenError> {
     let unsound = |reason: String| OpenError::Unsound { file: path.to_owned(), reason };
     let bytes = disk.read(path, 0, LONGEST_LINE).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -350,11 +374,8 @@ pub(super) fn genesis(disk: &dyn Disk, path: &Path) -> Result<(String, LogCreate
     let Event::LogCreated(created) = record.event else {
         return Err(unsound(format!("the first record is {}, not log.created", record.event.name())));
     };
-    let key: VerifierKey = created.key.parse().map_err(|error| unsound(format!("the log's key {:?}: {error}", created.key)))?;
-    if key.name() != created.origin {
-        return Err(unsound(format!("the log {:?} names the key of {:?}", created.origin, key.name())));
-    }
-    Ok((record.node, created, key))
+    let holder = LogKey::of(&created).map_err(unsound)?;
+    Ok((record.node, created, Tenure { since: 0, holder }))
 }
 
 impl Found {
@@ -364,10 +385,10 @@ impl Found {
     }
 
     fn opened<L>(self, log: L, shared: Arc<Shared>) -> Opened<L> {
-        let Self { created, place, key, replay, .. } = self;
+        let Self { created, place, replay, .. } = self;
         let dropped = replay.torn.as_ref().map(Torn::record);
         let recovery = Recovery { size: replay.frontier.size(), covered: replay.covered.frontier.size(), dropped };
-        Opened { log, created, recovery, coverage: Coverage { place, shared, key, covered: replay.covered } }
+        Opened { log, created, recovery, coverage: Coverage { place, shared, covered: replay.covered } }
     }
 
     /// Opens the tail for writing, after making durable what may be only in memory. The error is why the disk takes nothing.
@@ -412,7 +433,8 @@ impl Found {
     fn file(&self, path: PathBuf, tail: Box<dyn super::disk::Tail>, bytes: &[u8]) -> LogFile {
         let segment = Segment { path, tail, bytes: bytes.len() as u64, sha256: Sha256::new_with_prefix(bytes) };
         let Replay { frontier, last, time, .. } = &self.replay;
-        LogFile { place: self.place.clone(), segment, frontier: frontier.clone(), last: *last, time: *time }
+        let tenures = Arc::new(self.tenures.clone());
+        LogFile { place: self.place.clone(), segment, frontier: frontier.clone(), last: *last, time: *time, tenures }
     }
 
     /// Gives the original a second name, so that replacing it loses nothing.

@@ -1,6 +1,6 @@
 //! Looking at a state folder without opening it for writing: what `doctor` needs while no daemon runs.
 //!
-//! In scope: the replay of the key log, the folder's mode, room on the disk. Out of scope: proving anything: that is `claviger audit verify`.
+//! In scope: the replay of the key log, the folder's mode. Out of scope: proving anything: that is `claviger audit verify`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -36,10 +36,4 @@ pub fn keyrings(state: &Path) -> Result<Keyrings, String> {
 pub fn mode(state: &Path) -> Result<u32, String> {
     let metadata = fs::metadata(state).map_err(|error| format!("{error}; `claviger init` makes it"))?;
     Ok(metadata.permissions().mode() & 0o777)
-}
-
-/// How much of the folder's disk is free, in percent.
-pub fn free_percent(state: &Path) -> Result<u64, String> {
-    let disk = rustix::fs::statvfs(state).map_err(|error| error.to_string())?;
-    Ok(disk.f_bavail * 100 / disk.f_blocks.max(1))
 }

@@ -1,14 +1,14 @@
 //! What records say of a source address, a user agent and a subject: `audit.subject = "hash" | "plain" | "omit"`.
 //!
-//! In scope: the pseudonym and the yearly key under which it is made. Out of scope: callers and operators, which are services and staff on
-//! duty and stand in records plainly. Erasing a year is destroying its key file: then nobody can tell whose pseudonym is whose.
+//! In scope: the pseudonym, the yearly key under which it is made, and destroying it: then nobody can tell whose pseudonym is whose. Out of
+//! scope: callers and operators, which are services and staff on duty and stand in records plainly, and who may erase a year (`upkeep`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -48,45 +48,93 @@ pub struct PseudonymError {
 
 type Key = Zeroizing<[u8; KEY_BYTES]>;
 
+/// What is known of years.
+#[derive(Default)]
+struct Years {
+    keys: BTreeMap<u64, Key>,
+    /// Their records carry no pseudonym: a second key would let nobody be forgotten who is recorded late.
+    erased: BTreeSet<u64>,
+}
+
 /// Turns personal data into what records may hold.
 pub struct Pseudonyms {
     mode: SubjectMode,
     state: PathBuf,
-    keys: Mutex<BTreeMap<String, Key>>,
+    years: Mutex<Years>,
+}
+
+/// The year of a record (UTC), as its pseudonyms name it.
+pub fn year_of(at: Timestamp) -> u64 {
+    at.to_string().split('-').next().and_then(|year| year.parse().ok()).unwrap_or_default()
 }
 
 impl Pseudonyms {
     /// Keys are files in the folder `state`.
     pub fn new(mode: SubjectMode, state: &Path) -> Self {
-        Self { mode, state: state.to_owned(), keys: Mutex::new(BTreeMap::new()) }
+        Self { mode, state: state.to_owned(), years: Mutex::default() }
     }
 
     /// What a record of time `at` says for `plain`: `hmac-<year>:<base64url>`, the text itself, or nothing. The first call of a year
-    /// reads or makes its key file; all others only compute.
+    /// reads or makes its key file; all others only compute. A year that was erased has no pseudonyms any more.
     pub fn record(&self, plain: &str, at: Timestamp) -> Result<Option<String>, PseudonymError> {
         match self.mode {
             SubjectMode::Omit => Ok(None),
             SubjectMode::Plain => Ok(Some(plain.to_owned())),
-            SubjectMode::Hash => self.hash(plain, at).map(Some),
+            SubjectMode::Hash => self.hash(plain, year_of(at)),
         }
     }
 
-    fn hash(&self, plain: &str, at: Timestamp) -> Result<String, PseudonymError> {
-        let year: String = at.to_string().chars().take_while(char::is_ascii_digit).collect();
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if !keys.contains_key(&year) {
-            let path = self.state.join(format!("subject-{year}.key"));
-            let key = read_or_make(&self.state, &path).map_err(|source| PseudonymError { path, source })?;
-            keys.insert(year.clone(), key);
-            while keys.len() > MOST_YEARS {
-                keys.pop_first();
-            }
+    /// Whether there is a key of this year to destroy.
+    pub fn has_key(&self, year: u64) -> bool {
+        self.path(year).exists()
+    }
+
+    /// Destroys the key of a year, for good; `true` if there was one. The log must say so already. The file is not overwritten first: flash and
+    /// copy-on-write file systems put new bytes elsewhere, and what is left of the old ones is the business of the disk's encryption.
+    pub fn erase(&self, year: u64) -> Result<bool, PseudonymError> {
+        let mut years = self.lock();
+        // First, so that no record makes the file anew.
+        years.erased.insert(year);
+        years.keys.remove(&year);
+        let path = self.path(year);
+        // A crash while a key was made leaves it a second name.
+        let removed = [temporary(&path), path.clone()].into_iter().map(|path| match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true),
+        });
+        let removed: io::Result<Vec<bool>> = removed.collect();
+        let durable = removed.and_then(|removed| File::open(&self.state)?.sync_all().map(|()| removed.contains(&true)));
+        durable.map_err(|source| PseudonymError { path, source })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Years> {
+        self.years.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, year: u64) -> PathBuf {
+        self.state.join(format!("subject-{year}.key"))
+    }
+
+    fn hash(&self, plain: &str, year: u64) -> Result<Option<String>, PseudonymError> {
+        let mut years = self.lock();
+        if years.erased.contains(&year) {
+            return Ok(None);
         }
-        let key = keys.get(&year).map_or(&[][..], |key| key.as_slice());
-        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+        let key = if let Some(key) = years.keys.get(&year) {
+            key.clone()
+        } else {
+            let path = self.path(year);
+            let key = read_or_make(&self.state, &path).map_err(|source| PseudonymError { path, source })?;
+            years.keys.insert(year, key.clone());
+            while years.keys.len() > MOST_YEARS {
+                years.keys.pop_first();
+            }
+            key
+        };
+        let mut mac = Hmac::<Sha256>::new_from_slice(key.as_slice()).expect("HMAC takes a key of any length");
         mac.update(plain.as_bytes());
         let tag = mac.finalize().into_bytes();
-        Ok(format!("hmac-{year}:{}", URL_SAFE_NO_PAD.encode(&tag[..PSEUDONYM_BYTES])))
+        Ok(Some(format!("hmac-{year}:{}", URL_SAFE_NO_PAD.encode(&tag[..PSEUDONYM_BYTES]))))
     }
 }
 
@@ -96,6 +144,10 @@ impl std::fmt::Debug for Pseudonyms {
     }
 }
 
+fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("key.tmp")
+}
+
 fn read_or_make(folder: &Path, path: &Path) -> io::Result<Key> {
     match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -103,7 +155,7 @@ fn read_or_make(folder: &Path, path: &Path) -> io::Result<Key> {
     }
     let mut key = Key::default();
     getrandom::fill(key.as_mut_slice()).map_err(io::Error::other)?;
-    let temporary = path.with_extension("key.tmp");
+    let temporary = temporary(path);
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -158,6 +210,30 @@ mod tests {
         let text =
             Pseudonyms::new(SubjectMode::Hash, folder.path()).record("Hi There", Timestamp::from_seconds(1_800_000_000)).unwrap().unwrap();
         assert_eq!(text, "hmac-2027:GYpgfrRL-8aZA6Dxzyu9xQ");
+    }
+
+    #[test]
+    fn an_erased_year_has_no_pseudonyms_and_its_key_is_never_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (at, next) = (Timestamp::from_seconds(1_800_000_000), Timestamp::from_seconds(1_800_000_000 + YEAR));
+        let pseudonyms = Pseudonyms::new(SubjectMode::Hash, folder.path());
+        pseudonyms.record("alice", at).unwrap().unwrap();
+        let kept = pseudonyms.record("alice", next).unwrap();
+        let path = folder.path().join("subject-2027.key");
+        // As a crash in the middle of making it leaves it: one key, two names.
+        fs::hard_link(&path, folder.path().join("subject-2027.key.tmp")).unwrap();
+        assert!(pseudonyms.has_key(2027) && !pseudonyms.has_key(2026));
+        assert!(pseudonyms.erase(2027).unwrap());
+        let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["subject-2028.key"]);
+        // A late clock brings nothing back, in this process or, where the log is asked first, in the next.
+        let later = Pseudonyms::new(SubjectMode::Hash, folder.path());
+        assert!(!later.erase(2027).unwrap());
+        for pseudonyms in [pseudonyms, later] {
+            assert_eq!(pseudonyms.record("alice", at).unwrap(), None);
+            assert_eq!(pseudonyms.record("alice", next).unwrap(), kept);
+        }
+        assert!(!path.exists());
     }
 
     #[test]

@@ -21,6 +21,9 @@ use super::open::OpenError;
 /// A segment is read whole; it cannot have more bytes than its limit, one batch and one record, and this is far more.
 const MOST_SEGMENT_BYTES: usize = 1 << 30;
 
+/// How a line names what was known to be durable.
+const DURABLE: &[u8] = b"\"durable\":";
+
 /// What is done with each record.
 pub(super) type OnRecord<'a> = &'a mut dyn FnMut(&Record) -> Result<(), Illegal>;
 
@@ -242,18 +245,22 @@ impl Walk<'_> {
     /// A bad line is torn only where nobody was promised anything: at or above the watermark, in the last segment.
     fn judge(&self, first: u64, bytes: &[u8], offset: usize, later: &VecDeque<u64>, defect: Defect) -> Result<(), OpenError> {
         let seq = self.frontier.size();
-        let mut watermark = self.promised.max(self.checkpoint.map_or(0, |(size, _)| size)).max(self.promised_in(&bytes[offset..]));
+        let mut watermark = self.promised.max(self.checkpoint.map_or(0, |(size, _)| size)).max(Self::promised_in(&bytes[offset..]));
         for segment in later {
-            watermark = watermark.max(self.promised_in(&self.read(*segment)?));
+            watermark = watermark.max(Self::promised_in(&self.read(*segment)?));
         }
         let suspect = if defect.blames_previous { seq.saturating_sub(1) } else { seq };
         if suspect >= watermark && later.is_empty() && seq > 0 { Ok(()) } else { Err(self.tampered(first, bytes, offset, seq, defect)) }
     }
 
-    /// The largest `durable` that any readable line names, however broken the chain around it is.
-    fn promised_in(&self, bytes: &[u8]) -> u64 {
-        let records = bytes.split(|byte| *byte == b'\n').filter_map(|line| Record::parse(line).ok());
-        records.filter(|record| record.log == self.kind).map(|record| record.durable).max().unwrap_or(0)
+    /// The largest `durable` that is named anywhere, however broken the lines around it are: where one line feed was changed, two records are
+    /// one unreadable line. No text within a record can look like this member, for its quotes would be escaped.
+    fn promised_in(bytes: &[u8]) -> u64 {
+        let numbers = bytes.windows(DURABLE.len()).enumerate().filter(|(_, window)| *window == DURABLE).map(|(at, _)| {
+            let digits = bytes[at + DURABLE.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+            digits.fold(0_u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
+        });
+        numbers.max().unwrap_or(0)
     }
 
     fn tampered(&self, first: u64, bytes: &[u8], offset: usize, seq: u64, defect: Defect) -> OpenError {

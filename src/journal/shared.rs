@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
 use super::checkpoint::CheckpointError;
+use super::tenure::Tenures;
 use super::{AppendError, Head};
 
 /// Why a log is dead whose thread ended without a stop and without an error.
@@ -19,6 +20,7 @@ pub(super) const PANICKED: &str = "the thread that writes the log panicked";
 pub(super) struct Shared {
     pub(super) origin: Arc<str>,
     head: ArcSwap<Head>,
+    tenures: ArcSwap<Tenures>,
     poison: OnceLock<Arc<str>>,
     size: watch::Sender<u64>,
     ended: watch::Sender<bool>,
@@ -32,10 +34,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(origin: Arc<str>, head: Head) -> Self {
+    pub(super) fn new(origin: Arc<str>, head: Head, tenures: Tenures) -> Self {
         Self {
             origin,
             head: ArcSwap::from_pointee(head),
+            tenures: ArcSwap::from_pointee(tenures),
             poison: OnceLock::new(),
             size: watch::Sender::new(head.size),
             ended: watch::Sender::new(false),
@@ -48,6 +51,16 @@ impl Shared {
 
     pub(super) fn head(&self) -> Head {
         **self.head.load()
+    }
+
+    /// The keys of the log, as its durable records say; never older than [`Self::head`].
+    pub(super) fn tenures(&self) -> Arc<Tenures> {
+        self.tenures.load_full()
+    }
+
+    /// To be told before the head that covers a rotation: a checkpoint of that size needs both keys.
+    pub(super) fn turn(&self, tenures: &Arc<Tenures>) {
+        self.tenures.store(Arc::clone(tenures));
     }
 
     /// Makes a durable head visible.

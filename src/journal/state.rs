@@ -1,7 +1,7 @@
 //! The state folder, and the lock that lets one process at a time use it.
 //!
-//! In scope: the folder, the lock file, where the logs are in it, and the intent of an `init` that is under way. Out of scope: the logs themselves. The kernel drops the lock with the
-//! process, however it ends, so a lock file that is left behind locks nothing.
+//! In scope: the folder, the lock file, where the logs are in it, and what was about to be made when a process ended. Out of scope: the logs
+//! themselves. The kernel drops the lock with the process, however it ends, so a lock file that is left behind locks nothing.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -13,13 +13,30 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::adopt;
-use super::disk::LocalDisk;
+use super::disk::{LocalDisk, replace};
 
 /// A process id has at most ten digits; what is longer was not written here.
 const LONGEST_PID: u64 = 16;
 
-/// What `init` is about to make, until the log says so.
-const INTENT: &str = "init-intent.json";
+/// Something that is about to be made in a keystore: written down first, and forgotten once the log says that it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// The log keys of a new installation.
+    Init,
+    /// The next key of a log.
+    LogKey(LogKind),
+}
+
+impl Intent {
+    /// The name of its file.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Init => "init-intent.json",
+            Self::LogKey(LogKind::Keys) => "log-key-intent-keys.json",
+            Self::LogKey(LogKind::Uses) => "log-key-intent-uses.json",
+        }
+    }
+}
 
 /// The state folder, locked for as long as this value lives.
 #[derive(Debug)]
@@ -72,27 +89,25 @@ impl StateDir {
         &self.path
     }
 
-    /// What an `init` that was cut off had written down.
-    pub fn intent(&self) -> Result<Option<Vec<u8>>, StateError> {
-        match fs::read(self.path.join(INTENT)) {
+    /// What was written down and not forgotten.
+    pub fn intent(&self, intent: Intent) -> Result<Option<Vec<u8>>, StateError> {
+        match fs::read(self.path.join(intent.file())) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             read => read.map(Some).map_err(|source| self.fails(source)),
         }
     }
 
-    /// Writes down, durably, what `init` is about to make.
-    pub fn intend(&self, intent: &[u8]) -> Result<(), StateError> {
-        let path = self.path.join(INTENT);
-        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
-            file.write_all(intent)?;
-            file.sync_all()
-        });
-        written.and_then(|()| File::open(&self.path)?.sync_all()).map_err(|source| self.fails(source))
+    /// Writes down, durably and whole, what is about to be made.
+    pub fn intend(&self, intent: Intent, what: &[u8]) -> Result<(), StateError> {
+        replace(&LocalDisk, &self.path, intent.file(), what).map_err(|source| self.fails(source))
     }
 
-    /// What was intended is in the log: the file may go.
-    pub fn forget_intent(&self) -> Result<(), StateError> {
-        fs::remove_file(self.path.join(INTENT)).map_err(|source| self.fails(source))
+    /// What was intended is in the log: the file may go. A crash may bring it back; the log then says the same again.
+    pub fn forget(&self, intent: Intent) -> Result<(), StateError> {
+        match fs::remove_file(self.path.join(intent.file())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.fails(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether an adoption was begun here and not finished: then nothing else may open the logs.
@@ -136,6 +151,19 @@ mod tests {
         assert_eq!(pid, std::process::id().to_string());
         drop(first);
         assert_eq!(StateDir::lock(&path).unwrap().log_folder(LogKind::Uses), path.join("log/uses"));
+    }
+
+    #[test]
+    fn an_intent_is_known_until_it_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::lock(folder.path()).unwrap();
+        let (keys, uses) = (Intent::LogKey(LogKind::Keys), Intent::LogKey(LogKind::Uses));
+        state.intend(keys, b"one").unwrap();
+        state.intend(keys, b"two").unwrap();
+        assert_eq!(state.intent(keys).unwrap().as_deref(), Some(&b"two"[..]));
+        assert_eq!([state.intent(uses).unwrap(), state.intent(Intent::Init).unwrap()], [None, None]);
+        state.forget(keys).unwrap();
+        assert_eq!(state.intent(keys).unwrap(), None);
     }
 
     #[test]

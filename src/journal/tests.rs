@@ -1,7 +1,8 @@
-//! Tests of the whole writer: on a real disk (`real`), and on one that fails and crashes as told (`crash`, `fake`).
+//! Tests of the whole writer: on a real disk (`real`), on one that fails and crashes as told (`crash`, `fake`), and while its key changes (`turning`).
 
 mod adopt;
 mod crash;
 mod fake;
 mod harness;
 mod real;
+mod turning;

@@ -51,11 +51,13 @@ pub enum Action {
     ConfirmClock,
     /// Load policies and configuration again.
     ReloadPolicy,
+    /// Give a log another key, destroy the key of a year's pseudonyms, delete old segments.
+    MaintainLog,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Sign,
         Self::SignBatch,
         Self::ReadKeyring,
@@ -70,6 +72,7 @@ impl Action {
         Self::Approve,
         Self::ConfirmClock,
         Self::ReloadPolicy,
+        Self::MaintainLog,
     ];
 
     /// The name in policies and records.
@@ -89,6 +92,7 @@ impl Action {
             Self::Approve => "approve",
             Self::ConfirmClock => "confirmClock",
             Self::ReloadPolicy => "reloadPolicy",
+            Self::MaintainLog => "maintainLog",
         }
     }
 
@@ -99,7 +103,7 @@ impl Action {
 
     /// Whether the action can be asked of a keyring. [`Action::Approve`] can be asked of both.
     pub fn concerns_keyring(self) -> bool {
-        !matches!(self, Self::ReadLog | Self::ConfirmClock | Self::ReloadPolicy)
+        !matches!(self, Self::ReadLog | Self::ConfirmClock | Self::ReloadPolicy | Self::MaintainLog)
     }
 }
 

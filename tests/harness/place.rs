@@ -54,6 +54,13 @@ impl<'h> Place<'h> {
         fs::write(self.trust(), format!("{}\nquorum none\n", keys.join("\n"))).expect("a new file");
     }
 
+    /// Adds the line of a new log key to the trust file, above the quorum.
+    pub(crate) fn trust_too(&self, line: &serde_json::Value) {
+        let line = line.as_str().filter(|line| line.starts_with("log ")).expect("a line for a trust file");
+        let before = fs::read_to_string(self.trust()).expect("our own file");
+        fs::write(self.trust(), format!("{line}\n{before}")).expect("our own file");
+    }
+
     /// Starts a daemon, waits until every keyring can sign, and remembers the heads of the logs, as a cautious auditor would.
     pub(crate) fn start(&self) -> Daemon {
         let mut daemon = self.spawn();

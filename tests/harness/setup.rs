@@ -28,7 +28,8 @@ permit (
   principal,
   action in [
     Action::"readKeyring", Action::"readLog", Action::"rotate", Action::"suspend", Action::"resume", Action::"compromise",
-    Action::"abandon", Action::"destroy", Action::"retire", Action::"confirmClock", Action::"reloadPolicy"
+    Action::"abandon", Action::"destroy", Action::"retire", Action::"confirmClock", Action::"reloadPolicy",
+    Action::"maintainLog"
   ],
   resource
 )

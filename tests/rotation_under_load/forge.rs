@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use claviger::clock::{Clock, SystemClock};
 use claviger::daemon::log_key;
+use claviger::journal::LogKey;
 use claviger_audit::checkpoint::Checkpoint;
 use claviger_audit::event::{Event, KeyRotated, LogCreated, RotationReason};
 use claviger_audit::merkle::{Frontier, leaf_hash};
@@ -92,13 +93,16 @@ fn write_signed(place: &Place<'_>, name: &str, records: &[Record]) -> PathBuf {
     text.push(b'\n');
     fs::write(folder.join("00000000000000000000.jsonl"), text).expect("a new file");
 
-    let Event::LogCreated(LogCreated { origin, key, locator, .. }) = &records[0].event else { panic!("the first record makes the log") };
+    let Event::LogCreated(LogCreated { origin, key, keystore, locator, .. }) = &records[0].event else {
+        panic!("the first record makes the log")
+    };
     let key: VerifierKey = key.parse().expect("our own log's key");
+    let holder = LogKey { key: key.clone(), keystore: keystore.clone(), locator: locator.clone() };
     let checkpoint = Checkpoint::new(origin, tree.size(), tree.root()).to_string();
     let runtime = Runtime::new().expect("a runtime");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let keystore = Arc::new(place.hsm.open(TOKEN, clock.clone()));
-    let sign = log_key::sign_note(keystore, locator.clone(), &key, clock);
+    let sign = log_key::sign_note(keystore, &holder, clock);
     let signature = crate::harness::until("a signature of the log key", || runtime.block_on(sign(checkpoint.clone().into_bytes())));
     let note = signed_note(&checkpoint, &[(&key, signature.try_into().expect("64 octets"))]).expect("a note");
     fs::write(folder.join("checkpoint"), note.to_string()).expect("a new file");

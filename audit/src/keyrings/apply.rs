@@ -82,6 +82,10 @@ impl Keyrings {
                 self.lost_keystores.remove(&e.keystore);
                 Ok(())
             }
+            Event::SubjectErased(e) => {
+                self.erased.insert((e.of.clone(), e.year));
+                Ok(())
+            }
             // The rest tells a story and changes no key.
             _ => Ok(()),
         }

@@ -290,6 +290,7 @@ pub struct Keyrings {
     served: BTreeMap<(String, SetName), Served>,
     uses_heads: BTreeMap<String, (Timestamp, UsesHead)>,
     lost_keystores: BTreeSet<String>,
+    erased: BTreeSet<(String, u64)>,
 }
 
 impl Keyrings {
@@ -359,6 +360,11 @@ impl Keyrings {
     /// Keystores that are recorded as lost.
     pub fn lost_keystores(&self) -> &BTreeSet<String> {
         &self.lost_keystores
+    }
+
+    /// The years whose pseudonyms `node` can make no more.
+    pub fn erased_years(&self, node: &str) -> impl Iterator<Item = u64> {
+        self.erased.iter().filter(move |(of, _)| of == node).map(|(_, year)| *year)
     }
 
     /// The latest time at which a registered node first served the key in one of its sets; `None` while one of them has not. A node that

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use claviger_audit::Timestamp;
-use claviger_audit::event::{DaemonStart, DaemonStop, Event, LogCreated, LogKind, SignDenied};
+use claviger_audit::event::{DaemonStart, DaemonStop, Event, LogCreated, LogKeyRotated, LogKind, SignDenied};
 use claviger_audit::jwk::PublicKey;
 use claviger_audit::note::VerifierKey;
 use claviger_audit::record::{Asked, Record};
 
 use crate::clock::{Clock, Monotonic};
 use crate::journal::disk::Disk;
-use crate::journal::{Draft, KeyLog, Opened, Opening, SignNote, UseLog, create};
+use crate::journal::{Draft, KeyLog, LogKey, Opened, Opening, SignNote, Signers, UseLog, create};
 
 /// A clock that stands until it is moved; both of its clocks move together.
 pub(super) struct ManualClock(AtomicU64);
@@ -42,24 +42,41 @@ impl Clock for ManualClock {
 pub(super) const ORIGIN: &str = "test.example/claviger/keys";
 pub(super) const USES_ORIGIN: &str = "test.example/claviger/uses/n1";
 
-fn pair() -> Ed25519KeyPair {
-    Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap()
+/// The log key that `created` names, and where it is.
+pub(super) const FIRST_KEY: u8 = 7;
+
+fn pair(seed: u8) -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
 }
 
 pub(super) fn verifier_key(origin: &str) -> VerifierKey {
-    VerifierKey::from_jwk(origin, &PublicKey::from_ed25519(pair().public_key().as_ref().try_into().unwrap())).unwrap()
+    verifier_key_of(FIRST_KEY, origin)
 }
 
-/// A keystore that signs.
-pub(super) fn signer() -> SignNote {
-    Arc::new(|text| Box::pin(async move { Ok(pair().sign(&text).as_ref().to_vec()) }))
+pub(super) fn verifier_key_of(seed: u8, origin: &str) -> VerifierKey {
+    VerifierKey::from_jwk(origin, &PublicKey::from_ed25519(pair(seed).public_key().as_ref().try_into().unwrap())).unwrap()
+}
+
+/// A keystore that signs, with the key whose locator names its seed.
+pub(super) fn signer() -> Signers {
+    Arc::new(|key: &LogKey| {
+        let seed = key.locator.parse().unwrap();
+        Arc::new(move |text: Vec<u8>| Box::pin(async move { Ok(pair(seed).sign(&text).as_ref().to_vec()) }) as _)
+    })
 }
 
 /// A keystore that is dead while the flag is set.
-pub(super) fn failing_signer(dead: Arc<Mutex<bool>>) -> SignNote {
-    Arc::new(move |text| {
-        let answer = if *dead.lock().unwrap() { Err("no answer".to_owned()) } else { Ok(pair().sign(&text).as_ref().to_vec()) };
-        Box::pin(async move { answer })
+pub(super) fn failing_signer(dead: Arc<Mutex<bool>>) -> Signers {
+    only_some(move |_| !*dead.lock().unwrap())
+}
+
+/// A keystore that signs with the keys that answer.
+pub(super) fn only_some(answers: impl Fn(u8) -> bool + Send + Sync + 'static) -> Signers {
+    let answers = Arc::new(answers);
+    Arc::new(move |key: &LogKey| {
+        let (answers, seed, sign) = (Arc::clone(&answers), key.locator.parse().unwrap(), signer()(key));
+        let sign: SignNote = Arc::new(move |text| if answers(seed) { sign(text) } else { Box::pin(async { Err("no answer".to_owned()) }) });
+        sign
     })
 }
 
@@ -78,10 +95,16 @@ pub(super) fn created(kind: LogKind) -> LogCreated {
         origin: origin.to_owned(),
         key: verifier_key(origin).to_string(),
         keystore: "soft".to_owned(),
-        locator: "01".to_owned(),
+        locator: FIRST_KEY.to_string(),
         installation: "test".to_owned(),
         version: "0.1.0".to_owned(),
     }
+}
+
+/// The hand-over from one key to another.
+pub(super) fn key_rotated(origin: &str, old: u8, new: u8) -> Event {
+    let [old, new_key] = [old, new].map(|seed| verifier_key_of(seed, origin).to_string());
+    Event::LogKeyRotated(LogKeyRotated { old, new: new_key, keystore: "soft".to_owned(), locator: new.to_string() })
 }
 
 pub(super) fn make(opening: &Opening, kind: LogKind) {

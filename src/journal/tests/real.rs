@@ -20,7 +20,8 @@ use super::harness::{
     verifier_key,
 };
 use crate::journal::checkpoint::CheckpointError;
-use crate::journal::{AppendError, KeyLog, OpenError, SignNote, UseLog};
+use crate::journal::uses::USES_HEARTBEAT;
+use crate::journal::{AppendError, KeyLog, LogKey, OpenError, Signers, UseLog};
 
 const FIRST: &str = "00000000000000000000.jsonl";
 
@@ -263,14 +264,17 @@ async fn checkpoints_are_made_without_being_asked_and_once_more_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let Logs { clock, keys, .. } = both(folder.path());
     let (asked, mut texts) = tokio::sync::mpsc::channel(16);
-    let sign: SignNote = Arc::new(move |text: Vec<u8>| {
-        let (asked, signed) = (asked.clone(), signer()(text.clone()));
-        Box::pin(async move {
-            asked.send(String::from_utf8(text).unwrap()).await.unwrap();
-            signed.await
+    let signers: Signers = Arc::new(move |key: &LogKey| {
+        let (asked, sign) = (asked.clone(), signer()(key));
+        Arc::new(move |text: Vec<u8>| {
+            let (asked, signed) = (asked.clone(), sign(text.clone()));
+            Box::pin(async move {
+                asked.send(String::from_utf8(text).unwrap()).await.unwrap();
+                signed.await
+            }) as _
         })
     });
-    let checkpoints = keys.coverage.start(sign, Handle::current()).unwrap();
+    let checkpoints = keys.coverage.start(signers, Handle::current()).unwrap();
     keys.log.append(Asked::default(), |_, _| Ok(vec![keyring("api")])).await.unwrap();
     while !texts.recv().await.unwrap().starts_with(&format!("{ORIGIN}\n2\n")) {}
     keys.log.append(Asked::default(), |_, _| Ok(vec![stopped("test")])).await.unwrap();
@@ -344,7 +348,8 @@ async fn a_changed_byte_below_the_watermark_refuses_the_log() {
     let whole = segment(folder.path(), "keys");
     let last = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
     let path = folder.path().join("keys").join(FIRST);
-    for at in (0..last).step_by(7) {
+    // Line feeds too: where one is changed, two lines are none.
+    for at in (0..last).filter(|at| at % 7 == 0 || whole[*at] == b'\n') {
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
@@ -381,4 +386,42 @@ async fn a_file_that_is_taken_away_is_noticed() {
     let refused = logs.keys.log.append(Asked::default(), |_, _| Ok(vec![started()])).await;
     assert!(matches!(refused, Err(AppendError::Unwritable(_))), "{refused:?}");
     assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_file_that_is_taken_away_is_noticed_although_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = both(folder.path());
+    until(&logs.uses.log, 2).await;
+    let before = [segment(folder.path(), "keys"), segment(folder.path(), "uses")];
+    fs::remove_file(folder.path().join("uses").join(FIRST)).unwrap();
+    let mut changed = logs.uses.log.changed();
+    changed.mark_unchanged();
+    logs.clock.pass(Duration::from_secs(1));
+    // Nobody asks for anything: the log's own thread looks.
+    while logs.uses.log.poisoned().is_none() {
+        changed.changed().await.unwrap();
+    }
+    assert!(logs.uses.log.poisoned().unwrap().contains("taken away"));
+    // The other log is whole, and looking at it wrote nothing.
+    assert_eq!((logs.keys.log.poisoned(), segment(folder.path(), "keys")), (None, before[0].clone()));
+    assert_eq!(logs.uses.log.head().size, 2, "{}", String::from_utf8_lossy(&before[1]));
+}
+
+#[tokio::test]
+async fn looking_does_not_delay_the_heartbeat() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = both(folder.path());
+    until(&logs.uses.log, 2).await;
+    let mut beats = Vec::new();
+    for size in 3..5 {
+        // A standing clock: the log looks, and writes nothing.
+        logs.clock.pass(Duration::from_secs(59));
+        logs.keys.log.append(Asked::default(), |_, _| Ok(vec![])).await.unwrap();
+        assert_eq!(logs.uses.log.head().size, size - 1);
+        logs.clock.pass(Duration::from_secs(1));
+        until(&logs.uses.log, size).await;
+        beats.push(logs.uses.log.head().time);
+    }
+    assert_eq!(beats[1].since(beats[0]), USES_HEARTBEAT);
 }
