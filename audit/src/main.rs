@@ -1,15 +1,15 @@
 //! The command `claviger-audit`: verifies the audit logs of Claviger offline.
 //!
-//! In scope: arguments and the wall clock, which nothing else of this package reads. Out of scope: everything that is done with them
-//! (`claviger_audit::command`).
+//! In scope: arguments, the wall clock and the system's `curl`, which nothing else of this package reads or runs. Out of scope: everything
+//! that is done with them (`claviger_audit::command`).
 
 use std::io::{self, Write as _};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use claviger_audit::Timestamp;
-use claviger_audit::command::{self, Command, Failure};
+use claviger_audit::command::{self, CURL, Command, Failure, Fetched};
 
 /// Verify and read the audit logs of Claviger, offline.
 #[derive(Parser)]
@@ -21,7 +21,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = command::run(&cli.command, wall_clock(), &mut io::BufWriter::new(io::stdout().lock()));
+    let result = command::run(&cli.command, wall_clock(), &fetch, &mut io::BufWriter::new(io::stdout().lock()));
     ExitCode::from(result.unwrap_or_else(|failure| {
         let is_closed = matches!(&failure, Failure::Io(error) if error.kind() == io::ErrorKind::BrokenPipe);
         if !is_closed {
@@ -30,6 +30,12 @@ fn main() -> ExitCode {
         }
         failure.exit_code()
     }))
+}
+
+/// Runs the system's curl, without a shell. The daemon's command line has the same few lines: this package may start no process.
+fn fetch(url: &str) -> Result<Fetched, String> {
+    let output = process::Command::new(CURL).args(command::curl_arguments(url)).output().map_err(|error| error.to_string())?;
+    command::curl_answer(output.status.success(), &output.stdout, &output.stderr)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the default of --now; this is the one place of the package that reads a clock")]

@@ -99,6 +99,11 @@ impl VerifiedSignatures {
         self.0.iter().any(|signature| signature.key == *key)
     }
 
+    /// Adds those of another note that says the same.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.0.extend(other.0.iter().cloned());
+    }
+
     /// All of them, in the order of the note.
     pub fn iter(&self) -> impl Iterator<Item = &VerifiedSignature> {
         self.0.iter()

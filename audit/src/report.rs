@@ -77,6 +77,19 @@ fn headline(report: &Report) -> String {
         }
     }
     let _ = write!(line, "{} records covered by checkpoints in {} logs, {uncovered} uncovered", covered, report.logs.len());
+    let unwitnessed: u64 = report.logs.iter().map(|log| log.unwitnessed).sum();
+    if unwitnessed > 0 {
+        let _ = write!(line, ", {unwitnessed} signed, not witnessed");
+    }
+    for log in &report.logs {
+        let label = log.origin.as_deref().unwrap_or(&log.name);
+        if log.first > 0 {
+            let _ = write!(line, "; {label}: records from seq {}", log.first);
+        }
+        if log.resumed_at > 0 {
+            let _ = write!(line, "; {label}: records before {} were checked by an earlier run", log.resumed_at);
+        }
+    }
     if report.keys_only {
         line.push_str("; uses not checked");
     }
@@ -93,6 +106,15 @@ fn log_line(log: &LogReport) -> String {
         let _ = write!(line, ", last {time}");
     }
     let _ = write!(line, "; {} checked, {} uncovered", log.checked, log.uncovered);
+    if log.unwitnessed > 0 {
+        let _ = write!(line, ", {} signed, not witnessed", log.unwitnessed);
+    }
+    if let Some(time) = log.witnessed {
+        let _ = write!(line, ", witnessed until {time} ({})", log.cosigners.join(", "));
+    }
+    if let Some(why) = &log.read_whole_because {
+        let _ = write!(line, ", read whole because {why}");
+    }
     if log.torn > 0 {
         let _ = write!(line, ", {} torn", log.torn);
     }

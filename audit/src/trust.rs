@@ -1,16 +1,19 @@
 //! Trust files (C2SP tlog-policy): which logs a verifier believes, which witnesses, and how many of those must have cosigned.
 //!
-//! In scope: reading the whole format, strictly, with the line of each mistake. Out of scope: deciding whether the cosignatures of a
-//! given checkpoint reach the quorum, and URLs, which are kept but never opened.
+//! In scope: reading the whole format, strictly, with the line of each mistake, and (in `quorum`) deciding whether the cosignatures of a
+//! given checkpoint reach the quorum. Out of scope: verifying signatures (`note`), and URLs, which are kept but never opened.
 //!
 //! Stricter than the specification in one point: the file must be UTF-8, which the specification only recommends. Names are still
 //! compared as bytes.
 
 mod parse;
+mod quorum;
 
 use std::str::FromStr;
 
 use crate::note::{VerifierKey, VerifierKeyError};
+
+pub use quorum::{Cosigner, MissingQuorum, Witnessed};
 
 /// The longest trust file that is read, in bytes: [`MAX_ENTRIES`] of each kind with room for comments.
 pub const MAX_POLICY: usize = 1 << 20;

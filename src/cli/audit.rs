@@ -1,10 +1,12 @@
 //! `claviger audit`: the verifier, as `claviger-audit` has it, and what is done to the logs themselves.
 //!
-//! In scope: arguments, and what is said. Out of scope: everything else. The verifier never asks the daemon anything; the verbs do nothing
-//! without it; `adopt` works while none runs, and has a file of its own.
+//! In scope: arguments, and what is said. Out of scope: everything else. The verifier never asks the daemon anything, but for a JWKS under a
+//! URL that it is given; the verbs do nothing without it; `adopt` works while none runs, and has a file of its own.
+
+use std::process;
 
 use clap::Subcommand;
-use claviger_audit::command;
+use claviger_audit::command::{self, CURL, Fetched};
 use serde_json::{Value, json};
 
 use super::adopt;
@@ -71,7 +73,13 @@ pub(super) fn offline(mut command: command::Command, clock: &dyn Clock, format: 
         command.choose_json();
     }
     let mut out = anstream::stdout();
-    command::run(&command, clock.wall(), &mut out).map_err(|failure| Failure::new(failure.exit_code(), failure))
+    command::run(&command, clock.wall(), &fetch, &mut out).map_err(|failure| Failure::new(failure.exit_code(), failure))
+}
+
+/// Runs the system's curl, without a shell; the package of the verifier may start no process.
+fn fetch(url: &str) -> Result<Fetched, String> {
+    let output = process::Command::new(CURL).args(command::curl_arguments(url)).output().map_err(|error| error.to_string())?;
+    command::curl_answer(output.status.success(), &output.stdout, &output.stderr)
 }
 
 /// Asks the daemon.

@@ -12,7 +12,7 @@ use crate::event::LogKind;
 use crate::line::Lines;
 use crate::note::MAX_NOTE;
 use crate::record::Record;
-use crate::verify::{Former, Input, LogFiles, NoteFile, Segment};
+use crate::verify::{Former, Input, LogFiles, NoteFile, Pruned, Segment};
 
 use super::Failure;
 
@@ -118,7 +118,9 @@ fn log_in(folder: &Path, names: &[String]) -> Result<LogFiles<'static>, Failure>
     let segments = names.iter().filter(|name| is_segment(name)).map(|name| segment(&folder.join(name)));
     let notes = names.iter().filter(|name| *name == "checkpoint" || name.ends_with(".checkpoint"));
     let notes: Result<_, Failure> = notes.map(|name| note(&folder.join(name))).collect();
-    Ok(LogFiles { name: folder.display().to_string(), segments: segments.collect(), notes: notes? })
+    let hashes = names.iter().filter(|name| is_numbered(name, ".hashes")).map(|name| segment(&folder.join(name))).collect();
+    let genesis = names.iter().find(|name| *name == "genesis").map(|name| segment(&folder.join(name)));
+    Ok(LogFiles { name: folder.display().to_string(), segments: segments.collect(), notes: notes?, pruned: Pruned { hashes, genesis } })
 }
 
 /// Loose files: those of one log, in one folder, are its segments, in order of their first record.
@@ -140,7 +142,7 @@ fn group(paths: &[PathBuf]) -> Result<Vec<(LogKind, LogFiles<'static>)>, Failure
         let notes: Result<_, Failure> = beside.iter().filter(|path| path.is_file()).map(|path| note(path)).collect();
         let name = files.first().map(|(_, path)| path.display().to_string()).unwrap_or_default();
         let segments = files.iter().map(|(_, path)| segment(path)).collect();
-        logs.push((kind, LogFiles { name, segments, notes: notes? }));
+        logs.push((kind, LogFiles { name, segments, notes: notes?, pruned: Pruned::default() }));
     }
     Ok(logs)
 }
@@ -173,7 +175,11 @@ fn first_record(path: &Path) -> io::Result<Option<Record>> {
 }
 
 fn is_segment(name: &str) -> bool {
-    name.strip_suffix(".jsonl").is_some_and(|digits| digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
+    is_numbered(name, ".jsonl")
+}
+
+fn is_numbered(name: &str, suffix: &str) -> bool {
+    name.strip_suffix(suffix).is_some_and(|digits| digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn kind_by_name(folder: &Path) -> Option<LogKind> {

@@ -1,4 +1,4 @@
-//! Remembered heads: a file with one note, or a folder with one note per log.
+//! Remembered heads: a file with one note, or a folder with one note per log and, beside those of use logs, where to go on after them.
 //!
 //! In scope: reading them, and writing them so that a crash leaves the old one or the new one. Out of scope: when that is right.
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::event::LogKind;
 use crate::names::is_label;
-use crate::verify::{LogReport, NoteFile, Report};
+use crate::verify::{Bookmark, LogReport, NoteFile, Report};
 
 use super::{Failure, files};
 
@@ -32,6 +32,17 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<NoteFile>>, Failure> {
     Ok(Some(notes).filter(|notes| !notes.is_empty()))
 }
 
+/// What lies beside the notes of a folder for `--incremental`. A file that says nothing is as good as none: the whole log is read then.
+pub(super) fn bookmarks(path: &Path) -> Result<Vec<Bookmark>, Failure> {
+    if !path.is_dir() {
+        return Ok(Vec::new());
+    }
+    let names = files::names_in(path)?;
+    let names = names.iter().filter(|name| name.strip_suffix(FRONTIER).is_some_and(is_head)).take(MOST_HEADS);
+    let bytes: Vec<Vec<u8>> = names.map(|name| files::read_small(&path.join(name), MAX_FRONTIER)).collect::<Result<_, _>>()?;
+    Ok(bytes.iter().filter_map(|bytes| serde_json::from_slice(bytes).ok()).collect())
+}
+
 /// Remembers the newest verified checkpoint of each log: in a folder all of them, in a file that of the key log.
 pub(super) fn save(path: &Path, report: &Report) -> Result<(), Failure> {
     let is_folder = path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
@@ -42,7 +53,13 @@ pub(super) fn save(path: &Path, report: &Report) -> Result<(), Failure> {
     for log in report.logs.iter().filter(|log| !log.former) {
         let Some(head) = &log.head else { continue };
         if is_folder {
-            write(&path.join(name_of(log)?), head)?;
+            let name = name_of(log)?;
+            // The key log is always read whole: it is the state.
+            if let Some(bookmark) = log.bookmark.as_ref().filter(|_| log.kind == LogKind::Uses) {
+                let text = serde_json::to_string(bookmark).map_err(io::Error::from)? + "\n";
+                write(&path.join(format!("{name}{FRONTIER}")), &text)?;
+            }
+            write(&path.join(name), head)?;
         } else if log.kind == LogKind::Keys {
             write(path, head)?;
         }
@@ -60,10 +77,13 @@ fn name_of(log: &LogReport) -> Result<String, Failure> {
 }
 
 fn is_head(name: &str) -> bool {
-    name == "keys" || name.starts_with("uses-") && !name.ends_with(TEMPORARY)
+    name == "keys" || name.starts_with("uses-") && ![TEMPORARY, FRONTIER].iter().any(|suffix| name.ends_with(suffix))
 }
 
 const TEMPORARY: &str = ".new";
+const FRONTIER: &str = ".frontier";
+/// Largest frontier file: 64 hashes, and names.
+const MAX_FRONTIER: usize = 1 << 14;
 
 fn write(path: &Path, note: &str) -> Result<(), Failure> {
     let failed = |error| Failure::File { path: path.to_owned(), error };

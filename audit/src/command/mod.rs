@@ -1,7 +1,7 @@
 //! The commands: what `claviger-audit` does, and `claviger audit` with it.
 //!
 //! In scope: arguments, reading the files that they name, writing the answer. Out of scope: reading arguments from the environment and the
-//! clock from the machine (`main` does, or the daemon's command line).
+//! clock from the machine, and fetching a URL (`main` does, or the daemon's command line).
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ use crate::time::Timestamp;
 use crate::verify::{Finding, Input, Options, Report, Verdict, verify};
 
 mod args;
+mod fetch;
 mod files;
 mod find;
 mod heads;
@@ -20,6 +21,7 @@ mod publish;
 mod show;
 mod verifying;
 
+pub use fetch::{CURL, Fetch, Fetched, curl_answer, curl_arguments};
 pub use find::FindArgs;
 pub use publish::{JwksArgs, TrustArgs};
 pub use show::ShowArgs;
@@ -59,7 +61,7 @@ impl Command {
 pub const EXIT_NOT_FOUND: u8 = 1;
 /// The arguments make no sense together.
 pub const EXIT_USAGE: u8 = 2;
-/// A file could not be read or written (`EX_IOERR` of sysexits).
+/// A file could not be read or written, or a URL not be fetched (`EX_IOERR` of sysexits).
 pub const EXIT_IO: u8 = 74;
 
 /// Why a command has no answer.
@@ -79,6 +81,14 @@ pub enum Failure {
         /// Why.
         error: io::Error,
     },
+    /// A URL could not be fetched.
+    #[error("{url} could not be fetched: {reason} (it is fetched by the system's curl, which must be installed)")]
+    Fetch {
+        /// Which.
+        url: String,
+        /// What curl said, or why it did not run.
+        reason: String,
+    },
     /// The answer could not be written, or a log not be read to its end.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -93,20 +103,20 @@ impl Failure {
         match self {
             Self::Usage(_) => EXIT_USAGE,
             Self::NotFound(_) => EXIT_NOT_FOUND,
-            Self::File { .. } | Self::Io(_) => EXIT_IO,
+            Self::File { .. } | Self::Fetch { .. } | Self::Io(_) => EXIT_IO,
             Self::Refused(verdict, _) => verdict.exit_code(),
         }
     }
 }
 
-/// Runs a command and gives its exit code. `now` is the default of `--now`.
+/// Runs a command and gives its exit code. `now` is the default of `--now`; `fetch` opens URLs, and only `verify --jwks URL` asks for one.
 ///
 /// # Errors
 ///
 /// [`Failure`], with its own exit code: there is no verdict then.
-pub fn run(command: &Command, now: Timestamp, out: &mut dyn Write) -> Result<u8, Failure> {
+pub fn run(command: &Command, now: Timestamp, fetch: &Fetch<'_>, out: &mut dyn Write) -> Result<u8, Failure> {
     match command {
-        Command::Verify(args) => verifying::run(args, now, out),
+        Command::Verify(args) => verifying::run(args, now, fetch, out),
         Command::Show(args) => show::run(args, out),
         Command::Find(args) => find::run(args, out),
         Command::Jwks(args) => publish::jwks(args, now, out),

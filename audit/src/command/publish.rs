@@ -58,8 +58,9 @@ pub(super) fn trust(args: &TrustArgs, now: Timestamp, out: &mut dyn Write) -> Re
         return Err(Failure::Refused(Verdict::Unsigned, unsigned.text.clone()));
     }
     writeln!(out, "# The keys that these logs name themselves: trust on first use. Compare them with what `claviger init` printed.")?;
-    for log in &report.logs {
-        if let (Some(key), true) = (&log.key, log.size > 0) {
+    for log in report.logs.iter().filter(|log| log.size > 0) {
+        // After a rotation of the log key: the old one too, as long as checkpoints here need it.
+        for key in &log.keys {
             writeln!(out, "log {key}")?;
         }
     }

@@ -14,6 +14,7 @@ use crate::time::Timestamp;
 use crate::trust::{MAX_POLICY, Policy};
 use crate::verify::{LiveSet, MinSize, Options, Receipt, Verdict, verify};
 
+use super::fetch::{Fetch, Fetched, check_url, is_url};
 use super::{Failure, args, files, heads};
 
 /// Largest JWKS body that is read: a set has at most 100 keys, and the largest RSA key takes 1.5 kB.
@@ -30,13 +31,15 @@ pub enum Format {
     Json,
 }
 
-/// What `verify` is given. A result is *pinned* with `--trust` and at least one of `--head`, `--receipt` and `--min-size`.
+/// What `verify` is given. A result is *pinned* with `--trust` and at least one of `--head`, `--receipt`, `--min-size` and a quorum of
+/// witnesses, which the trust file demands.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct VerifyArgs {
     /// A state's `log` folder (with `keys` and `uses` in it), a folder of segments, or segment files
     #[arg(required = true, value_name = "DIR|FILE")]
     pub paths: Vec<PathBuf>,
-    /// Whose checkpoints count: a C2SP tlog-policy file that lists the key of each log
+    /// Whose checkpoints count: a C2SP tlog-policy file that lists the key of each log, and the witnesses that must have cosigned
     #[arg(long, value_name = "FILE")]
     pub trust: Option<PathBuf>,
     /// The signed note that was saved last time (of any log), or a folder with one note per log
@@ -49,6 +52,10 @@ pub struct VerifyArgs {
     /// There was no earlier run: a missing --head is as it should be, and the trust file alone decides
     #[arg(long, requires = "head")]
     pub first_run: bool,
+    /// Read use logs only from the remembered heads on, with the .frontier files that --save-head left beside them; what fits no head is
+    /// read whole. The key log is always read whole. Without this, everything is checked again
+    #[arg(long, requires = "head")]
+    pub incremental: bool,
     /// A receipt as a signing reply carries it: {"log", "seq", "leaf"} (may repeat)
     #[arg(long, value_name = "FILE")]
     pub receipt: Vec<PathBuf>,
@@ -58,9 +65,14 @@ pub struct VerifyArgs {
     /// The greatest age of the last covered record: 90s, 5m, 2h or 30d
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     pub max_age: Option<Duration>,
-    /// A JWKS body as it is served: it must be the one that the key log makes, byte for byte
-    #[arg(long, value_name = "FILE")]
-    pub jwks: Option<PathBuf>,
+    /// A JWKS body as it is served, or where: it must be the one that the key log makes, byte for byte. A URL (https, or http on this
+    /// machine) is fetched by the system's curl
+    #[arg(long, value_name = "FILE|URL")]
+    pub jwks: Option<String>,
+    /// The size of the key log that --jwks was built from, as the response header `Claviger-Log-Size` says (default: that of the URL's
+    /// answer). A set from a longer log than the one that is here makes this one stale, not the set wrong
+    #[arg(long, value_name = "N", requires = "jwks")]
+    pub jwks_size: Option<u64>,
     /// Which set --jwks is: issuer/NAME or keyring/NAME (default: any)
     #[arg(long, value_name = "SET", requires = "jwks")]
     pub jwks_set: Option<SetName>,
@@ -78,9 +90,9 @@ pub struct VerifyArgs {
     pub format: Format,
 }
 
-pub(super) fn run(args: &VerifyArgs, now: Timestamp, out: &mut dyn Write) -> Result<u8, Failure> {
+pub(super) fn run(args: &VerifyArgs, now: Timestamp, fetch: &Fetch<'_>, out: &mut dyn Write) -> Result<u8, Failure> {
     let input = files::open(&args.paths)?;
-    let report = verify(&input, &options(args)?, args.now.unwrap_or(now))?;
+    let report = verify(&input, &options(args, fetch)?, args.now.unwrap_or(now))?;
     // An unpinned or broken log must not become what later runs are compared with; a stale one is true, only old.
     if let Some(path) = args.save_head.as_ref().filter(|_| matches!(report.verdict, Verdict::Verified | Verdict::Stale)) {
         heads::save(path, &report)?;
@@ -94,22 +106,33 @@ pub(super) fn run(args: &VerifyArgs, now: Timestamp, out: &mut dyn Write) -> Res
     Ok(report.verdict.exit_code())
 }
 
-fn options(args: &VerifyArgs) -> Result<Options, Failure> {
+fn options(args: &VerifyArgs, fetch: &Fetch<'_>) -> Result<Options, Failure> {
     let heads = args.head.as_ref().map(|path| heads::read(path)).transpose()?.flatten();
     let missing_head = args.head.as_ref().filter(|_| heads.is_none()).map(|path| path.display().to_string());
     let receipts: Vec<Receipt> = args.receipt.iter().map(|path| receipt(path)).collect::<Result<_, _>>()?;
-    let body = args.jwks.as_ref().map(|path| files::read_small(path, MAX_JWKS)).transpose()?;
     Ok(Options {
         trust: args.trust.as_deref().map(trust).transpose()?,
         heads: heads.unwrap_or_default(),
         missing_head,
         first_run: args.first_run,
+        incremental: args.incremental,
+        bookmarks: args.head.as_ref().filter(|_| args.incremental).map(|path| heads::bookmarks(path)).transpose()?.unwrap_or_default(),
         receipts,
         min_sizes: args.min_size.clone(),
         max_age: args.max_age,
-        jwks: body.map(|body| LiveSet { body, set: args.jwks_set.clone() }),
+        jwks: args.jwks.as_ref().map(|from| live_set(args, from, fetch)).transpose()?,
         keys_only: args.keys_only,
     })
+}
+
+fn live_set(args: &VerifyArgs, from: &str, fetch: &Fetch<'_>) -> Result<LiveSet, Failure> {
+    let Fetched { body, log_size } = if is_url(from) {
+        check_url(from)?;
+        fetch(from).map_err(|reason| Failure::Fetch { url: from.to_owned(), reason })?
+    } else {
+        Fetched { body: files::read_small(Path::new(from), MAX_JWKS)?, log_size: None }
+    };
+    Ok(LiveSet { body, set: args.jwks_set.clone(), size: args.jwks_size.or(log_size) })
 }
 
 fn trust(path: &Path) -> Result<Policy, Failure> {

@@ -66,6 +66,8 @@ impl Keyrings {
             Event::KeyImported(e) => self.imported(e, at),
             Event::JwksServed(e) => self.jwks_served(e, &record.node, at),
             Event::UsesHead(e) => self.uses_head(e, at),
+            Event::UsesPruned(e) => self.uses_pruned(e),
+            Event::SubjectErased(e) => self.subject_erased(e),
             Event::DaemonStart(_) => {
                 self.nodes.insert(record.node.clone(), None);
                 Ok(())
@@ -80,10 +82,6 @@ impl Keyrings {
             }
             Event::KeystoreRecovered(e) => {
                 self.lost_keystores.remove(&e.keystore);
-                Ok(())
-            }
-            Event::SubjectErased(e) => {
-                self.erased.insert((e.of.clone(), e.year));
                 Ok(())
             }
             // The rest tells a story and changes no key.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::algorithm::Algorithm;
-use crate::event::{Purpose, UsesHead};
+use crate::event::{Purpose, UsesHead, UsesPruned};
 use crate::jwk::PublicKey;
 use crate::jwks::{self, SetName};
 use crate::merkle::Hash;
@@ -20,6 +20,7 @@ use crate::timing::Timing;
 
 mod apply;
 mod beginning;
+mod retention;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -289,8 +290,11 @@ pub struct Keyrings {
     nodes: BTreeMap<String, Option<Timestamp>>,
     served: BTreeMap<(String, SetName), Served>,
     uses_heads: BTreeMap<String, (Timestamp, UsesHead)>,
-    lost_keystores: BTreeSet<String>,
+    /// The last pruning of each use log, by its origin.
+    uses_pruned: BTreeMap<String, UsesPruned>,
+    /// Years whose pseudonyms nobody can tell any more, by node.
     erased: BTreeSet<(String, u64)>,
+    lost_keystores: BTreeSet<String>,
 }
 
 impl Keyrings {
@@ -360,6 +364,11 @@ impl Keyrings {
     /// Keystores that are recorded as lost.
     pub fn lost_keystores(&self) -> &BTreeSet<String> {
         &self.lost_keystores
+    }
+
+    /// The last pruning of the use log of this origin.
+    pub fn last_pruning(&self, origin: &str) -> Option<&UsesPruned> {
+        self.uses_pruned.get(origin)
     }
 
     /// The years whose pseudonyms `node` can make no more.

@@ -5,7 +5,7 @@
 use super::*;
 use crate::event::{
     DaemonStop, Event, JwksServed, KeyCompromised, KeyCreated, KeyImported, KeyPublished, KeyRequested, KeyRotated, KeyWithdrawn,
-    KeyringChanged, KeyringTiming, LogCreated, RotationReason,
+    KeyringChanged, KeyringTiming, LogCreated, RotationReason, SubjectErased, UsesPruned,
 };
 use crate::record::Record;
 use crate::timing::tests::defaults;
@@ -341,4 +341,28 @@ fn a_retired_keyring_takes_nothing_more() {
     }
     log.ok(abandoned(2));
     log.ok(destroyed(2));
+}
+
+#[test]
+fn only_what_is_known_is_pruned_and_nothing_twice() {
+    let mut log = Log::standing();
+    let pruned = |first| {
+        let (of, origin, reason) = ("a".into(), "example.org/claviger/uses/a".into(), "old".into());
+        Event::UsesPruned(UsesPruned { of, origin, first, root: Hash::from([0; 32]), before: Timestamp::default(), reason })
+    };
+    assert_eq!(log.refused(pruned(5)).0, Rule::Form, "no head of the log is known");
+    let head = UsesHead { of: "a".into(), origin: "example.org/claviger/uses/a".into(), size: 10, root: Hash::from([0; 32]) };
+    log.ok(Event::UsesHead(UsesHead { of: "b".into(), ..head.clone() }));
+    assert_eq!(log.refused(pruned(5)).0, Rule::Form, "the head of another node");
+    log.ok(Event::UsesHead(head));
+    assert_eq!(log.refused(pruned(0)).0, Rule::Form);
+    assert_eq!(log.refused(pruned(11)).0, Rule::Form);
+    log.ok(pruned(5));
+    assert_eq!(log.refused(pruned(5)).0, Rule::Form);
+    log.ok(pruned(10));
+    let erased = |of: &str, year| Event::SubjectErased(SubjectErased { of: of.into(), year, reason: "asked to".into() });
+    log.ok(erased("a", 2026));
+    assert_eq!(log.refused(erased("a", 2026)).0, Rule::Form);
+    log.ok(erased("b", 2026));
+    log.ok(erased("a", 2027));
 }

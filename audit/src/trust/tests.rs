@@ -10,12 +10,12 @@ fn public(seed: u8) -> PublicKey {
     PublicKey::from_ed25519(ed25519_dalek::SigningKey::from_bytes(&[seed; 32]).verifying_key().as_bytes())
 }
 
-fn log_key(name: &str, seed: u8) -> String {
+pub(super) fn log_key(name: &str, seed: u8) -> String {
     VerifierKey::from_jwk(name, &public(seed)).unwrap().to_string()
 }
 
 /// A cosigner's verifier key, written by hand from C2SP tlog-cosignature.
-fn witness_key(name: &str, seed: u8) -> String {
+pub(super) fn witness_key(name: &str, seed: u8) -> String {
     use base64::Engine as _;
     let key = [&[4], public(seed).raw_point().unwrap().as_slice()].concat();
     let id = crate::merkle::Hash::digest(&[name.as_bytes(), b"\n", &key].concat()).to_string();

@@ -4,7 +4,7 @@
 //! that), and what was signed (`notes`).
 //!
 //! A line that is no record may be a torn batch, which an unclean stop leaves behind, if nothing says that it was ever durable. So such
-//! lines are kept until the end, when the watermark is known.
+//! lines are kept until the end, when the watermark is known. What stands for records that are not read is in `past`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,7 +18,12 @@ use crate::record::Record;
 use crate::time::Timestamp;
 
 use super::finding::{Finding, Findings, Location, MOST_FINDINGS, Verdict};
-use super::{LogFiles, Segment};
+use super::signers::LogKeys;
+use super::{Bookmark, LogFiles, Segment};
+
+mod past;
+
+pub(super) use past::{FirstRecord, begins_at, first_record};
 
 /// What wants to see the records of a log.
 pub(super) trait Visit {
@@ -26,6 +31,12 @@ pub(super) trait Visit {
     fn line(&mut self, leaf: Hash);
     /// A line that is a record.
     fn record(&mut self, record: &Record, at: &Location, findings: &mut Findings);
+    /// The size of the key log that the records so far have seen, if they say so.
+    fn seen(&self) -> Option<u64> {
+        Some(0)
+    }
+    /// The oldest records are not here: only their hashes, as lines.
+    fn pruned(&mut self) {}
 }
 
 /// What a scan should remember on its way.
@@ -33,6 +44,8 @@ pub(super) trait Visit {
 pub(super) struct Wanted {
     pub(super) sizes: BTreeSet<u64>,
     pub(super) leaves: BTreeSet<u64>,
+    /// Sizes at which a later run may want to go on.
+    pub(super) bookmarks: BTreeSet<u64>,
 }
 
 /// What a scan leaves: a handful of hashes, however long the log is.
@@ -47,6 +60,14 @@ pub(super) struct Scan {
     watermark: u64,
     time: Option<Timestamp>,
     roots: BTreeMap<u64, (Hash, Option<Timestamp>)>,
+    bookmarks: BTreeMap<u64, Bookmark>,
+    log_keys: LogKeys,
+    /// The first record that is here; those before it were pruned.
+    first: u64,
+    /// The first record that is read; those before it were checked by an earlier run.
+    resumed_at: u64,
+    /// How many lines there are, where they are fewer than the earlier run saw.
+    shrunk: Option<u64>,
     leaves: BTreeMap<u64, Hash>,
     segment: usize,
     unreadable: Vec<Unreadable>,
@@ -68,11 +89,11 @@ struct Sealed {
 }
 
 impl Scan {
-    /// Reads the whole log.
+    /// Reads the log: the whole of it, or from a bookmark on.
     pub(super) fn read(
         files: &LogFiles<'_>,
         kind: LogKind,
-        wanted: Wanted,
+        (wanted, bookmark): (Wanted, Option<&Bookmark>),
         visit: &mut dyn Visit,
         findings: &mut Findings,
     ) -> io::Result<Self> {
@@ -86,19 +107,30 @@ impl Scan {
             watermark: 0,
             time: None,
             roots: BTreeMap::new(),
+            bookmarks: BTreeMap::new(),
+            log_keys: LogKeys::default(),
+            first: 0,
+            resumed_at: 0,
+            shrunk: None,
             leaves: BTreeMap::new(),
             segment: 0,
             unreadable: Vec::new(),
             unreadable_lines: 0,
             wanted,
         };
-        scan.remember_root();
+        scan.remember_root(visit);
+        let from = match bookmark {
+            Some(bookmark) => scan.resume(files, bookmark, visit)?,
+            None => scan.read_pruned(files, visit, findings)?,
+        };
         let mut before = None;
-        for (index, segment) in files.segments.iter().enumerate() {
+        for (index, segment) in files.segments.iter().enumerate().skip(from) {
             scan.segment = index;
-            let place = Place { first: index == 0, before: before.take(), named: number_in(&segment.name) };
+            let first = index == 0 && scan.first == 0;
+            let place = Place { first, before: before.take(), named: number_in(&segment.name, ".jsonl") };
             before = scan.read_segment(segment, place, visit, findings)?;
         }
+        scan.notice_shrinking();
         Ok(scan)
     }
 
@@ -107,9 +139,29 @@ impl Scan {
         self.kind
     }
 
-    /// How many lines there are.
+    /// How many lines there are, or were before some of them were pruned.
     pub(super) fn size(&self) -> u64 {
-        self.frontier.size()
+        self.shrunk.unwrap_or(self.frontier.size())
+    }
+
+    /// The number of the first record that is here.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The number of the first record that was read for itself; those before it were checked by an earlier run.
+    pub(super) fn resumed_at(&self) -> u64 {
+        self.resumed_at
+    }
+
+    /// The keys that sign for this log.
+    pub(super) fn log_keys(&self) -> &LogKeys {
+        &self.log_keys
+    }
+
+    /// Where a later run may go on after `size` records.
+    pub(super) fn bookmark(&self, size: u64) -> Option<&Bookmark> {
+        self.bookmarks.get(&size)
     }
 
     /// The first record, where it is what it should be.
@@ -171,7 +223,12 @@ impl Scan {
                         sha256.update(line.bytes);
                         sha256.update(b"\n");
                     }
-                    self.line(line.bytes, &at, place.take(), visit, findings);
+                    let place = place.take();
+                    if self.due < self.resumed_at {
+                        self.due += 1;
+                    } else {
+                        self.line(line.bytes, &at, place, visit, findings);
+                    }
                 }
                 Err(LineError { kind: LineErrorKind::Io(error), .. }) => return Err(error),
                 Err(LineError { number, offset, kind }) => {
@@ -179,7 +236,11 @@ impl Scan {
                     // What follows cannot be hashed with what the line held, so the seal of this segment cannot be compared.
                     sealed = None;
                     place = None;
-                    self.unreadable(&kind, &at, visit);
+                    match kind {
+                        LineErrorKind::Partial { .. } if self.due < self.resumed_at => {}
+                        _ if self.due < self.resumed_at => self.due += 1,
+                        kind => self.unreadable(&kind, &at, visit),
+                    }
                 }
             }
         }
@@ -195,6 +256,9 @@ impl Scan {
                 self.watermark = self.watermark.max(record.durable);
                 self.due = record.seq.saturating_add(1);
                 self.time = self.time.max(Some(record.time));
+                if let Event::LogKeyRotated(event) = &record.event {
+                    self.log_keys.rotated(event, at, findings);
+                }
                 visit.record(&record, at, findings);
             }
             Err(error) => {
@@ -202,8 +266,8 @@ impl Scan {
                 self.due = self.due.saturating_add(1);
             }
         }
-        self.grow(leaf);
         self.prev = Some(leaf);
+        self.grow(leaf, visit);
     }
 
     /// A line whose bytes are not at hand. A partial line at the end of a file was never a record; any other stands where one was due.
@@ -211,7 +275,7 @@ impl Scan {
         self.keep_unreadable(Finding::new(Verdict::Tampered, kind.to_string()).at(at));
         if !matches!(kind, LineErrorKind::Partial { .. }) {
             visit.line(Hash::EMPTY_ROOT);
-            self.grow(Hash::EMPTY_ROOT);
+            self.grow(Hash::EMPTY_ROOT, visit);
             self.due = self.due.saturating_add(1);
         }
         self.prev = None;
@@ -224,19 +288,20 @@ impl Scan {
         }
     }
 
-    fn grow(&mut self, leaf: Hash) {
+    fn grow(&mut self, leaf: Hash, visit: &dyn Visit) {
         let seq = self.frontier.size();
         if self.wanted.leaves.contains(&seq) {
             self.leaves.insert(seq, leaf);
         }
         self.frontier.push(leaf);
-        self.remember_root();
+        self.remember_root(visit);
     }
 
-    fn remember_root(&mut self) {
+    fn remember_root(&mut self, visit: &dyn Visit) {
         let size = self.frontier.size();
         if self.wanted.sizes.contains(&size) {
             self.roots.insert(size, (self.frontier.root(), self.time));
+            self.remember_place(visit);
         }
     }
 
@@ -270,6 +335,7 @@ impl Scan {
                     tampered(what, &expected, &found);
                 }
             }
+            // The segment before is not read, or its bytes are not at hand; `prev` says the same as `last`.
             (Event::LogSegment(_), Some(Place { first: false, .. })) => {}
             (Event::LogSegment(_), _) => tampered("log.segment begins a file, and never the first one", &"another event", &"log.segment"),
             (event, Some(Place { first: false, .. })) => tampered("a file begins with log.segment", &"log.segment", &event.name()),
@@ -284,8 +350,7 @@ impl Scan {
         }
         match &record.event {
             Event::LogCreated(event) => {
-                self.created = Some(event.clone());
-                self.node = Some(record.node.clone());
+                self.begin(event, &record.node);
                 Some(genesis_prev(&event.origin, &event.key))
             }
             // A log that does not begin with `log.created` has lost its beginning: no hash is right here.
@@ -329,7 +394,7 @@ impl Sealed {
 }
 
 /// `00000000000000000042.jsonl` gives 42. Files that are given by hand may have any name.
-fn number_in(name: &str) -> Option<u64> {
-    let digits = name.rsplit('/').next()?.strip_suffix(".jsonl")?;
+fn number_in(name: &str, suffix: &str) -> Option<u64> {
+    let digits = name.rsplit('/').next()?.strip_suffix(suffix)?;
     (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
 }

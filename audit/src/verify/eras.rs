@@ -7,8 +7,10 @@ use std::io;
 
 use crate::event::{Event, LogAdopted, LogCreated, LogKind};
 use crate::line::Lines;
+use crate::merkle::{Hash, leaf_hash};
 use crate::record::Record;
 
+use super::chain::begins_at;
 use super::{Input, LogFiles};
 
 /// A log, and how it begins.
@@ -20,19 +22,24 @@ pub(super) struct Begun<'i> {
     pub(super) created: Option<LogCreated>,
     /// The log that it goes on from.
     pub(super) adopted: Option<LogAdopted>,
+    /// The leaf hash of the record that says so.
+    pub(super) adopted_leaf: Option<Hash>,
 }
 
 impl<'i> Begun<'i> {
     fn new(files: &'i LogFiles<'i>, kind: LogKind, former: bool) -> io::Result<Self> {
-        let mut begun = Self { files, kind, former, created: None, adopted: None };
-        let Some(segment) = files.segments.first() else { return Ok(begun) };
+        let mut begun = Self { files, kind, former, created: None, adopted: None, adopted_leaf: None };
+        // Where the segment with the first records was pruned, they have a file of their own.
+        let own = files.pruned.genesis.as_ref().filter(|_| begins_at(files) > 0);
+        let Some(segment) = own.or(files.segments.first()) else { return Ok(begun) };
         let mut lines = Lines::new((segment.open)()?);
         // Whatever is wrong with these lines is said when the log is read.
         for _ in 0..2 {
-            let record = lines.next().and_then(Result::ok).and_then(|line| Record::parse(line.bytes).ok());
-            match record.map(|record| record.event) {
-                Some(Event::LogCreated(created)) => begun.created = Some(created),
-                Some(Event::LogAdopted(adopted)) => begun.adopted = Some(adopted),
+            let Some(Ok(line)) = lines.next() else { break };
+            let leaf = leaf_hash(line.bytes);
+            match Record::parse(line.bytes).map(|record| record.event) {
+                Ok(Event::LogCreated(created)) => begun.created = Some(created),
+                Ok(Event::LogAdopted(adopted)) => (begun.adopted, begun.adopted_leaf) = (Some(adopted), Some(leaf)),
                 _ => break,
             }
         }

@@ -3,13 +3,14 @@
 //! In scope: which records are legal, and what the other checks need to know of the key log afterwards: its leaf hashes, the heads of use
 //! logs that it names, the sets that were served, the story of each rotation. Out of scope: the chain, and who signed it.
 
-use crate::event::{Event, UsesHead};
+use crate::event::{Event, UsesHead, UsesPruned};
 use crate::keyrings::Keyrings;
 use crate::merkle::Hash;
 use crate::record::Record;
 
 use super::chain::Visit;
 use super::finding::{Finding, Findings, Location, Verdict};
+use super::on_time::OnTime;
 use super::rotation::{self, Rotation};
 
 /// What a replay of the key log leaves. It grows with the key log, which is small: one record per lifecycle event.
@@ -18,8 +19,10 @@ pub struct KeyLog {
     keyrings: Keyrings,
     leaves: Vec<Hash>,
     uses_heads: Vec<(Location, UsesHead)>,
+    uses_pruned: Vec<(Location, UsesPruned)>,
     served: Vec<(u64, String, Hash)>,
     rotations: Vec<Rotation>,
+    on_time: OnTime,
     stopped: bool,
     end: Option<u64>,
     known: u64,
@@ -72,6 +75,11 @@ impl KeyLog {
         &self.uses_heads
     }
 
+    /// Every pruning of a use log, in order.
+    pub(super) fn uses_pruned(&self) -> &[(Location, UsesPruned)] {
+        &self.uses_pruned
+    }
+
     /// The record that last said that this body is served, and for which set.
     pub(super) fn last_served(&self, sha256: Hash) -> Option<(u64, &str)> {
         self.served.iter().rev().find(|(_, _, other)| *other == sha256).map(|(seq, set, _)| (*seq, set.as_str()))
@@ -86,6 +94,7 @@ impl KeyLog {
             self.stopped = true;
             return;
         }
+        self.on_time.before(&self.keyrings, record, at, findings);
         let rotation = rotation::begin(&self.keyrings, record);
         if let Err(illegal) = self.keyrings.apply(record) {
             let text = format!("{}: {}; the rules are not checked for the records after it", illegal.event, illegal.text);
@@ -93,6 +102,7 @@ impl KeyLog {
             self.stopped = true;
             return;
         }
+        self.on_time.after(&self.keyrings, record);
         self.rotations.extend(rotation);
         if let Event::JwksServed(served) = &record.event {
             self.served.push((record.seq, served.set.clone(), served.sha256));
@@ -107,8 +117,10 @@ impl Visit for KeyLog {
 
     fn record(&mut self, record: &Record, at: &Location, findings: &mut Findings) {
         // A statement about a use log binds even where the rules can no longer be checked.
-        if let Event::UsesHead(head) = &record.event {
-            self.uses_heads.push((at.clone(), head.clone()));
+        match &record.event {
+            Event::UsesHead(head) => self.uses_heads.push((at.clone(), head.clone())),
+            Event::UsesPruned(pruned) => self.uses_pruned.push((at.clone(), pruned.clone())),
+            _ => {}
         }
         self.replay(record, at, findings);
     }

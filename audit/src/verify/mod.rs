@@ -3,13 +3,14 @@
 //! In scope: the form of each line, the chain, segments, the tree, checkpoints, the rules of rotation and of use, and everything that a
 //! verifier brings along to pin a log. Out of scope: opening files (`crate::command`), printing ([`crate::report`]), clocks and networks.
 //!
-//! Files by story: `chain` reads one log; `keylog` and `uses` judge what its records say; `notes` compares it with what was signed;
-//! `pins` holds it against what the verifier brought; `eras` finds which log goes on from which; `run` tells the order.
+//! Files by story: `chain` reads one log; `keylog`, `on_time` and `uses` judge what its records say; `signers` and `notes` compare it with
+//! what was signed; `pins` holds it against what the verifier brought; `eras` finds which log goes on from which; `resume` decides what an
+//! earlier run has done; `run` tells the order.
 
 use std::io::{self, BufRead};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::jwks::SetName;
 use crate::merkle::Hash;
@@ -21,9 +22,12 @@ mod eras;
 mod finding;
 mod keylog;
 mod notes;
+mod on_time;
 mod pins;
+mod resume;
 mod rotation;
 mod run;
+mod signers;
 mod uses;
 
 pub use finding::{Finding, Findings, Location, MOST_FINDINGS, Verdict};
@@ -56,6 +60,39 @@ pub struct LogFiles<'a> {
     pub segments: Vec<Segment<'a>>,
     /// In any order.
     pub notes: Vec<NoteFile>,
+    /// What is left of the segments before the first.
+    pub pruned: Pruned<'a>,
+}
+
+/// What is left of the oldest segments of a use log after a pruning.
+#[derive(Default)]
+pub struct Pruned<'a> {
+    /// Files of raw leaf hashes, 32 bytes for each record of a segment, in order. The last part of a name is 20
+    /// digits, the number of the first of these records, and `.hashes`.
+    pub hashes: Vec<Segment<'a>>,
+    /// The first line of the log, with its LF.
+    pub genesis: Option<Segment<'a>>,
+}
+
+/// Where an earlier run stopped reading a use log: beside a remembered head, what is needed to go on there. The edge must fold to the root
+/// that the head states; the rest is that run's memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bookmark {
+    /// The right edge of the tree: the roots of its largest complete subtrees, from the left.
+    pub edge: Vec<Hash>,
+    /// The leaf hash of the last record.
+    pub last: Hash,
+    /// The node that wrote the log.
+    pub node: String,
+    /// The origin of the log.
+    pub origin: String,
+    /// The size of the key log that the records had seen.
+    pub seen: u64,
+    /// How many records there were.
+    pub size: u64,
+    /// The time of the last of them.
+    pub time: Timestamp,
 }
 
 /// What is to be verified.
@@ -105,6 +142,8 @@ pub struct LiveSet {
     pub body: Vec<u8>,
     /// Which set it should be; `None` is any.
     pub set: Option<SetName>,
+    /// The size of the key log that it was built from, as whoever served it says.
+    pub size: Option<u64>,
 }
 
 /// What a verifier brings along. By default nothing, and then the best verdict is [`Verdict::Unpinned`].
@@ -118,6 +157,10 @@ pub struct Options {
     pub missing_head: Option<String>,
     /// Whether that is as it should be, because there was no earlier run.
     pub first_run: bool,
+    /// Read use logs only from where an earlier run stopped, as far as the bookmarks fit the heads.
+    pub incremental: bool,
+    /// What earlier runs remember.
+    pub bookmarks: Vec<Bookmark>,
     /// Receipts.
     pub receipts: Vec<Receipt>,
     /// Sizes that logs are known to have had.

@@ -1,14 +1,19 @@
-//! Signed notes against a log: what the log key stated, on the disk or in somebody's memory, and whether the lines agree.
+//! Signed notes against a log: what the log key stated, on the disk or in somebody's memory, whether the lines agree, and who witnessed it.
 //!
-//! In scope: signatures, sizes and roots; truncation, tampering and forks that they show. Out of scope: which keys may sign (`pins`).
+//! In scope: signatures, sizes, roots and the quorum; truncation, tampering and forks that they show. Out of scope: which log key is in
+//! force at which size (`signers`).
+
+use std::collections::BTreeMap;
 
 use crate::checkpoint::Checkpoint;
 use crate::merkle::Hash;
-use crate::note::{Note, NoteError, VerifierKey};
+use crate::note::{Note, NoteError, VerifiedSignatures, VerifierKey};
+use crate::trust::{MissingQuorum, Policy, Witnessed};
 
 use super::NoteFile;
 use super::chain::Scan;
 use super::finding::{Finding, Findings, Verdict};
+use super::signers::Signers;
 
 /// A note, not yet verified.
 pub(super) struct Statement {
@@ -49,59 +54,95 @@ impl Statement {
         self.claimed.as_ref().map(|checkpoint| checkpoint.size)
     }
 
-    fn verify(&self, origin: &str, keys: &[VerifierKey]) -> Result<Stated<'_>, String> {
-        let note = self.note.as_ref().map_err(NoteError::to_string)?;
-        let (checkpoint, _) = Checkpoint::from_note(note, origin, keys).map_err(|error| error.to_string())?;
-        Ok(Stated { name: &self.name, size: checkpoint.size, root: checkpoint.root, note })
+    /// The size and the root that it claims.
+    pub(super) fn tree(&self) -> Option<(u64, Hash)> {
+        self.claimed.as_ref().map(|checkpoint| (checkpoint.size, checkpoint.root))
+    }
+
+    fn verify(&self, origin: &str, signers: &Signers<'_>, known: &[VerifierKey]) -> Result<Stated<'_>, Box<Finding>> {
+        let unsigned = |text: String| Box::new(Finding::new(Verdict::Unsigned, text));
+        let note = self.note.as_ref().map_err(|error| unsigned(error.to_string()))?;
+        let (checkpoint, signatures) = Checkpoint::from_note(note, origin, known).map_err(|error| unsigned(error.to_string()))?;
+        let stated = Stated { name: &self.name, size: checkpoint.size, root: checkpoint.root, note, signatures };
+        if !stated.signed_by(origin).any(|key| signers.may_sign(key)) {
+            let lines: Vec<String> = stated.signed_by(origin).map(|key| format!("log {key}")).collect();
+            let text = "it is signed by a key that the trust file does not list; if you expect it, add the line that is shown as found";
+            return Err(Box::new(unsigned(text.to_owned()).differ("a key of the trust file", lines.join(", "))));
+        }
+        Ok(stated)
     }
 }
 
-/// A checkpoint that the log key signed.
+/// A checkpoint that a key of the log signed.
 struct Stated<'a> {
     name: &'a str,
     size: u64,
     root: Hash,
     note: &'a Note,
+    signatures: VerifiedSignatures,
 }
 
-/// The newest verified checkpoint that the lines agree with.
+impl Stated<'_> {
+    /// The keys that signed in the name of the log.
+    fn signed_by(&self, origin: &str) -> impl Iterator<Item = &VerifierKey> {
+        self.signatures.iter().filter(move |signature| signature.time.is_none() && signature.key.name() == origin).map(|one| &one.key)
+    }
+}
+
+/// The newest verified checkpoint that the lines agree with and that reaches the quorum.
 pub(super) struct Covered {
     pub(super) size: u64,
     /// The whole note.
     pub(super) note: String,
+    /// Who witnessed it, and until when the quorum vouches for it.
+    pub(super) witnessed: Witnessed,
+}
+
+impl Covered {
+    /// The witnesses that cosigned it, and when.
+    pub(super) fn cosigners(&self) -> Vec<String> {
+        self.witnessed.cosigners.iter().map(|cosigner| format!("{} at {}", cosigner.name, cosigner.time)).collect()
+    }
 }
 
 /// What was signed, and how much of it is there.
 #[derive(Default)]
 pub(super) struct Judged {
     pub(super) covered: Option<Covered>,
+    /// The size of the newest checkpoint that the log key signed and the lines agree with, witnessed or not.
+    pub(super) signed: u64,
     /// The largest size that the log key signed for, reached or not: everything below it was durable.
     pub(super) stated: u64,
+    /// The keys whose signatures counted.
+    pub(super) used: Vec<VerifierKey>,
 }
 
-/// Compares what was signed with what is there. What lies beside the log (`on_disk`) may name as many records as the log is known to have
-/// had when the loss of the rest was accepted; what somebody remembers may not: it is the evidence of the loss.
+/// Compares what was signed with what is there. Of a log that ended, what lies beside it (`on_disk`) may name as many records as it is known
+/// to have had (`accepted`), because the loss of the rest was accepted. What somebody remembers may not: it is the evidence of the loss.
 pub(super) fn judge(
     scan: &Scan,
-    (origin, keys): (&str, &[VerifierKey]),
+    (origin, accepted): (&str, Option<u64>),
+    (signers, policy): (&Signers<'_>, Option<&Policy>),
     (on_disk, remembered): (&[Statement], &[&Statement]),
-    accepted: Option<u64>,
     findings: &mut Findings,
 ) -> Judged {
-    let mut stated_size = 0;
+    let mut judged = Judged::default();
     let mut agreeing = Vec::new();
     let mut differing = Vec::new();
+    let known = signers.known();
     let statements = on_disk.iter().map(|statement| (statement, accepted)).chain(remembered.iter().map(|statement| (*statement, None)));
     if on_disk.is_empty() && remembered.is_empty() {
         findings.push(Finding::new(Verdict::Unsigned, "there is no checkpoint: nobody signed for these records").of(origin));
     }
     for (statement, accepted) in statements {
-        match statement.verify(origin, keys) {
-            Err(error) => findings.push(Finding::new(Verdict::Unsigned, format!("{}: {error}", statement.name)).of(origin)),
+        match statement.verify(origin, signers, &known) {
+            Err(finding) => findings.push(named(*finding, &statement.name).of(origin)),
             Ok(stated) => {
-                stated_size = stated_size.max(stated.size);
+                judged.stated = judged.stated.max(stated.size);
                 match scan.root_at(stated.size) {
                     None if accepted.is_some_and(|known| stated.size <= known) => {}
+                    // An earlier run has compared it.
+                    None if stated.size < scan.resumed_at() => {}
                     None => findings.push(too_short(&stated, scan.size()).of(origin)),
                     Some(root) if root == stated.root => agreeing.push(stated),
                     Some(root) => differing.push((stated, root)),
@@ -109,12 +150,67 @@ pub(super) fn judge(
             }
         }
     }
-    let newest = agreeing.into_iter().max_by_key(|stated| stated.size);
-    for (stated, root) in differing {
-        findings.push(differs(&stated, root, newest.as_ref()).of(origin));
+    let newest = agreeing.iter().max_by_key(|stated| stated.size);
+    for (stated, root) in &differing {
+        findings.push(differs(stated, *root, newest).of(origin));
     }
-    let covered = newest.filter(|stated| stated.size > 0).map(|stated| Covered { size: stated.size, note: stated.note.to_string() });
-    Judged { covered, stated: stated_size }
+    agreeing.retain(|stated| {
+        let keys: Vec<&VerifierKey> = stated.signed_by(origin).collect();
+        let checked = signers.check(stated.size, &keys);
+        judged.used.extend(keys.into_iter().cloned());
+        checked.map_err(|finding| findings.push(named(*finding, stated.name).of(origin))).is_ok()
+    });
+    judged.signed = agreeing.iter().map(|stated| stated.size).max().unwrap_or_default();
+    match witnessed(agreeing, policy) {
+        Ok((stated, witnessed)) => {
+            judged.covered = Some(Covered { size: stated.size, note: stated.note.to_string(), witnessed });
+        }
+        // The log that goes on from it needs its own quorum, and vouches for all of it.
+        Err(Some(_)) if accepted.is_some() => {}
+        Err(Some(missing)) => findings.push(quorum_missing(&missing, judged.signed).of(origin)),
+        Err(None) => {}
+    }
+    judged
+}
+
+/// The newest checkpoint that is witnessed as the trust file demands. Cosignatures count together wherever notes of one size hold them.
+fn witnessed<'a>(agreeing: Vec<Stated<'a>>, policy: Option<&Policy>) -> Result<(Stated<'a>, Witnessed), Option<MissingQuorum>> {
+    let mut by_size: BTreeMap<u64, Stated<'a>> = BTreeMap::new();
+    for stated in agreeing.into_iter().filter(|stated| stated.size > 0) {
+        match by_size.get_mut(&stated.size) {
+            Some(same) => {
+                same.signatures.extend(&stated.signatures);
+                // What is remembered of this run should carry as many of them as one note has.
+                if stated.note.signatures().len() > same.note.signatures().len() {
+                    same.note = stated.note;
+                }
+            }
+            None => drop(by_size.insert(stated.size, stated)),
+        }
+    }
+    let mut missing = None;
+    for stated in by_size.into_values().rev() {
+        let none = Witnessed { time: None, cosigners: Vec::new() };
+        match policy.map_or(Ok(none), |policy| policy.quorum_met(&stated.signatures)) {
+            Ok(witnessed) => return Ok((stated, witnessed)),
+            Err(error) => drop(missing.get_or_insert(error)),
+        }
+    }
+    Err(missing)
+}
+
+fn quorum_missing(missing: &MissingQuorum, size: u64) -> Finding {
+    let finding =
+        Finding::new(Verdict::Unsigned, format!("no checkpoint is witnessed as the trust file demands; of the newest: {missing}"));
+    let names = |names: &[String]| if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
+    finding.differ(
+        format_args!("quorum {}, with {} still to come", missing.quorum, names(&missing.missing)),
+        format_args!("{} records signed by the log key, cosigned by {}", size, names(&missing.cosigned)),
+    )
+}
+
+fn named(finding: Finding, name: &str) -> Finding {
+    Finding { text: format!("{name}: {}", finding.text), ..finding }
 }
 
 fn too_short(stated: &Stated<'_>, size: u64) -> Finding {

@@ -17,8 +17,8 @@ use super::{LiveSet, Options};
 
 /// Checks everything that is about all logs together, and says in words what pins them.
 pub(super) fn check(options: &Options, heads: &[Statement], logs: &[LogReport], now: Timestamp, findings: &mut Findings) -> Vec<String> {
-    let mut pinned_by = Vec::new();
     check_trust(options, findings);
+    let mut pinned_by: Vec<String> = logs.iter().filter(|log| !log.former).filter_map(witnessed).collect();
     for head in heads {
         pinned_by.extend(check_head(options, head, logs, findings));
     }
@@ -40,7 +40,7 @@ pub(super) fn check(options: &Options, heads: &[Statement], logs: &[LogReport], 
         None => {}
     }
     if pinned_by.is_empty() {
-        let text = "nothing from outside pins the size of the log; bring --head, --receipt or --min-size";
+        let text = "nothing from outside pins the size of the log; bring --head, --receipt or --min-size, or a trust file with a quorum of witnesses";
         findings.push(Finding::new(Verdict::Unpinned, text));
     }
     check_age(options, logs, now, findings);
@@ -48,18 +48,16 @@ pub(super) fn check(options: &Options, heads: &[Statement], logs: &[LogReport], 
 }
 
 fn check_trust(options: &Options, findings: &mut Findings) {
-    match &options.trust {
-        None => {
-            let text = "nothing says which key may sign for the log; bring --trust (`claviger-audit trust` prints a file to start from)";
-            findings.push(Finding::new(Verdict::Unpinned, text));
-        }
-        // Passing over a quorum that somebody asked for would be a false ok.
-        Some(trust) if trust.quorum().is_some() => {
-            let text = "the trust file demands a quorum of witnesses, and this version checks no cosignatures; write `quorum none`";
-            findings.push(Finding::new(Verdict::Unsigned, text));
-        }
-        Some(_) => {}
+    if options.trust.is_none() {
+        let text = "nothing says which key may sign for the log; bring --trust (`claviger-audit trust` prints a file to start from)";
+        findings.push(Finding::new(Verdict::Unpinned, text));
     }
+}
+
+/// Witnesses saw that the log only grows, and how long it was.
+fn witnessed(log: &LogReport) -> Option<String> {
+    let origin = log.origin.as_deref()?;
+    log.witnessed.map(|time| format!("a quorum of witnesses at {time} ({origin}, {} records; {})", log.size, log.cosigners.join(", ")))
 }
 
 fn check_head(options: &Options, head: &Statement, logs: &[LogReport], findings: &mut Findings) -> Option<String> {
@@ -121,16 +119,18 @@ pub(super) fn receipts(options: &Options, origin: &str, scan: &Scan, findings: &
 }
 
 /// Each log is as fresh as its last covered record. A key log may rest for an hour, so it is also as fresh as a use log that has seen all
-/// of it: that says that nothing was added to the key log until then.
+/// of it: that says that nothing was added to the key log until then. With a quorum the times of cosignatures count instead: whoever holds
+/// the host may write any time into a record, but not into those.
 fn check_age(options: &Options, logs: &[LogReport], now: Timestamp, findings: &mut Findings) {
     let Some(max_age) = options.max_age else { return };
     let logs: Vec<&LogReport> = logs.iter().filter(|log| !log.former).collect();
     for log in &logs {
         let seen_whole = logs.iter().filter(|other| log.kind == LogKind::Keys && other.kind == LogKind::Uses && other.seen == log.size);
-        let fresh = seen_whole.chain([log]).filter_map(|log| log.time).max();
+        let fresh = seen_whole.chain([log]).filter_map(|log| log.witnessed.or(log.time)).max();
         if let Some(time) = fresh.filter(|time| now.since(*time) > max_age) {
             let label = log.origin.as_deref().unwrap_or(&log.name);
-            let finding = Finding::new(Verdict::Stale, "the newest covered record is older than --max-age").of(label);
+            let what = if log.witnessed.is_some() { "the quorum of witnesses" } else { "the newest covered record" };
+            let finding = Finding::new(Verdict::Stale, format!("{what} is older than --max-age")).of(label);
             findings.push(finding.differ(format_args!("{} or later", now - max_age), time));
         }
     }
@@ -138,13 +138,20 @@ fn check_age(options: &Options, logs: &[LogReport], now: Timestamp, findings: &m
 
 /// Whether a live set is the one that the events of the key log make.
 pub(super) fn live_set(options: &Options, keys: &KeyLog, findings: &mut Findings) {
-    let Some(LiveSet { body, set }) = &options.jwks else { return };
+    let Some(LiveSet { body, set, size }) = &options.jwks else { return };
     let keyrings = keys.keyrings();
     let candidates: Vec<_> = set.clone().map_or_else(|| keyrings.sets().into_iter().collect(), |set| vec![set]);
     if candidates.iter().any(|set| jwks::body(keyrings, set).as_ref() == Some(body)) {
         return;
     }
     let sha256 = Hash::digest(body);
+    let (known, built_from) = (keys.leaves().len() as u64, size.unwrap_or_default());
+    if built_from > known {
+        let text = "the live JWKS was built from a longer key log than the one that is here; copy the log again, after the JWKS";
+        let finding = Finding::new(Verdict::Stale, text);
+        findings.push(finding.differ(format_args!("a key log of {built_from} records or more"), format_args!("{known} records")));
+        return;
+    }
     let text = match keys.last_served(sha256) {
         Some((seq, set)) => format!("the live JWKS is an older body of {set}, last recorded as served in record {seq}"),
         None => "the live JWKS is none that the events of this key log make".to_owned(),

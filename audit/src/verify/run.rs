@@ -10,7 +10,6 @@ use serde::Serialize;
 use crate::event::{LogAdopted, LogKind};
 use crate::merkle::Hash;
 use crate::names;
-use crate::note::VerifierKey;
 use crate::time::Timestamp;
 
 use super::chain::{Scan, Visit, Wanted};
@@ -19,8 +18,9 @@ use super::finding::{Finding, Findings, Verdict};
 use super::keylog::KeyLog;
 use super::notes::{self, Judged, Statement};
 use super::rotation::Rotation;
+use super::signers::Signers;
 use super::uses::UseCheck;
-use super::{Input, Options, pins};
+use super::{Bookmark, Input, Options, pins, resume};
 
 /// What was found out about one log.
 #[derive(Clone, Debug, Serialize)]
@@ -35,14 +35,29 @@ pub struct LogReport {
     pub node: Option<String>,
     /// The verifier key that its first record names.
     pub key: Option<String>,
+    /// The log's keys that a trust file must list: each that signed a checkpoint here, and the one that signs now.
+    pub keys: Vec<String>,
+    /// The number of the first record that is here; those before it were pruned, and only their hashes are left.
+    pub first: u64,
+    /// Records before this one were checked by an earlier run and not read.
+    pub resumed_at: u64,
+    /// With `--incremental`, why the whole log was read nevertheless.
+    pub read_whole_because: Option<String>,
     /// How many lines were read and checked as a chain.
     pub checked: u64,
-    /// How many of them the newest verified checkpoint covers, or the log that goes on from it.
+    /// How many records the newest verified checkpoint covers: one that is witnessed, if the trust file demands a quorum. Of a log that
+    /// ended, how many the log vouches for that goes on from it.
     pub size: u64,
     /// The root at that size.
     pub root: Option<Hash>,
     /// The time of the last covered record.
     pub time: Option<Timestamp>,
+    /// Until when the quorum vouches that this was the newest checkpoint; `None` where no quorum is demanded.
+    pub witnessed: Option<Timestamp>,
+    /// The witnesses that cosigned it.
+    pub cosigners: Vec<String>,
+    /// How many records after it the log key signed, and no quorum.
+    pub unwitnessed: u64,
     /// How many records no checkpoint covers.
     pub uncovered: u64,
     /// How many lines past everything durable are no records: an unclean stop leaves them.
@@ -51,10 +66,13 @@ pub struct LogReport {
     pub judged: u64,
     /// For a use log: how many signatures there are.
     pub signatures: u64,
-    /// For a use log: the size of the key log that it has seen.
+    /// For a use log: the size of the key log that its covered records have seen.
     pub seen: u64,
     /// The newest verified checkpoint, whole.
     pub head: Option<String>,
+    /// Where a later run may go on after it.
+    #[serde(skip)]
+    pub bookmark: Option<Bookmark>,
     /// Whether another log goes on from it, or it lies among those.
     pub former: bool,
     /// What the log that goes on from it says about its end.
@@ -152,7 +170,7 @@ impl Run<'_> {
             };
             let ended = eras::adopter(eras, LogKind::Keys, log.origin()).map(|(_, adopted)| adopted);
             let mut keys = keys.ended(ended.map(|adopted| adopted.size), ended.map_or(0, known));
-            let (scan, disk) = self.scan(log, eras, &[], &mut keys)?;
+            let (scan, disk) = self.scan(log, eras, (&[], None), &mut keys)?;
             before = log.origin().map(|origin| (origin, scan.root_at(ended.map_or(scan.size(), |adopted| adopted.size))));
             self.check_former(log, eras);
             let mut report = self.settle(log, eras, scan, &disk);
@@ -164,20 +182,33 @@ impl Run<'_> {
     }
 
     fn use_log(&mut self, log: &Begun<'_>, eras: &[Era<'_>], own: &KeyLog, keys: &[KeyLog]) -> io::Result<()> {
+        // A log that ended is read whole: nobody remembers a head of it any more.
+        let incremental = self.options.incremental && !log.former;
+        let (bookmark, read_whole_because) = match incremental.then(|| resume::bookmark(log.files, self.options, &self.heads)) {
+            Some(found) => found?.map_or_else(|why| (None, Some(why)), |bookmark| (Some(bookmark), None)),
+            None => (None, None),
+        };
         let mut check = UseCheck::new(own);
-        let sizes: Vec<u64> = keys.iter().flat_map(KeyLog::uses_heads).map(|(_, head)| head.size).collect();
-        let (scan, disk) = self.scan(log, eras, &sizes, &mut check)?;
-        let (signatures, seen, unjudged, lost) = (check.signatures(), check.seen(), check.unjudged(), check.lost());
+        if let Some(bookmark) = bookmark {
+            check = check.resumed(bookmark);
+        }
+        let heads = keys.iter().flat_map(KeyLog::uses_heads).map(|(_, head)| head.size);
+        let sizes: Vec<u64> = heads.chain(keys.iter().flat_map(KeyLog::uses_pruned).map(|(_, pruned)| pruned.first)).collect();
+        let (scan, disk) = self.scan(log, eras, (&sizes, bookmark), &mut check)?;
+        let (signatures, unjudged, lost) = (check.signatures(), check.unjudged(), check.lost());
         self.check_former(log, eras);
         let accepted = eras::adopter(eras, LogKind::Uses, log.origin()).map(|(_, adopted)| known(adopted));
         self.compare_heads(&scan, keys, accepted);
+        self.compare_prunings(&scan, keys);
         if unjudged > 0 {
             let text = format!("{unjudged} signatures name a state of the key log that could not be replayed, so nobody can judge them");
             self.findings.push(Finding::new(Verdict::Illegal, text).of(scan.created().map_or(&log.files.name, |created| &created.origin)));
         }
         let mut report = self.settle(log, eras, scan, &disk);
         report.judged = report.checked.saturating_sub(unjudged + lost);
-        (report.signatures, report.seen) = (signatures, seen);
+        // What records say that nobody signed for does not count.
+        report.seen = report.bookmark.as_ref().map_or(0, |bookmark| bookmark.seen);
+        (report.signatures, report.read_whole_because) = (signatures, read_whole_because);
         self.logs.push(report);
         Ok(())
     }
@@ -203,16 +234,23 @@ impl Run<'_> {
         }
     }
 
-    fn scan(&mut self, log: &Begun<'_>, eras: &[Era<'_>], sizes: &[u64], visit: &mut dyn Visit) -> io::Result<(Scan, Vec<Statement>)> {
+    fn scan(
+        &mut self,
+        log: &Begun<'_>,
+        eras: &[Era<'_>],
+        (sizes, bookmark): (&[u64], Option<&Bookmark>),
+        visit: &mut dyn Visit,
+    ) -> io::Result<(Scan, Vec<Statement>)> {
         let Begun { files, kind, .. } = *log;
         let disk: Vec<Statement> = files.notes.iter().map(Statement::new).collect();
-        let stated = disk.iter().chain(&self.heads).filter_map(Statement::size);
+        let stated: BTreeSet<u64> = disk.iter().chain(&self.heads).filter_map(Statement::size).collect();
         let end = eras::adopter(eras, kind, log.origin()).map(|(_, adopted)| adopted.size);
         let wanted = Wanted {
-            sizes: stated.chain(sizes.iter().copied()).chain(end).collect(),
-            leaves: self.options.receipts.iter().map(|receipt| receipt.seq).collect(),
+            sizes: stated.iter().chain(sizes).copied().chain(end).collect(),
+            leaves: self.options.receipts.iter().map(|receipt| receipt.seq).chain(log.adopted_leaf.map(|_| 1)).collect(),
+            bookmarks: stated,
         };
-        let scan = Scan::read(files, kind, wanted, visit, &mut self.findings)?;
+        let scan = Scan::read(files, kind, (wanted, bookmark), visit, &mut self.findings)?;
         Ok((scan, disk))
     }
 
@@ -223,25 +261,23 @@ impl Run<'_> {
         let origin = created.as_ref().map(|event| event.origin.clone()).or_else(|| self.trusted_origin(disk));
         let label = origin.as_deref().unwrap_or(&files.name).to_owned();
         let adopter = eras::adopter(eras, log.kind, log.origin());
-        let keys = origin.as_ref().map(|origin| self.keys_of(origin, created.as_ref().map(|event| event.key.as_str())));
-        let judged = keys.zip(origin.as_ref()).map(|(keys, origin)| {
+        let signers = origin.as_ref().map(|origin| Signers::of(origin, scan.log_keys(), self.options.trust.as_ref(), &mut self.findings));
+        let judged = signers.as_ref().zip(origin.as_ref()).map(|(signers, origin)| {
             let remembered: Vec<&Statement> = self.heads.iter().filter(|head| head.origin() == Some(origin)).collect();
             let accepted = adopter.map(|(_, adopted)| known(adopted));
-            notes::judge(&scan, (origin, &keys), (disk, &remembered), accepted, &mut self.findings)
+            let by = (signers, self.options.trust.as_ref());
+            notes::judge(&scan, (origin, accepted), by, (disk, &remembered), &mut self.findings)
         });
-        let Judged { covered, stated } = judged.unwrap_or_default();
+        let Judged { covered, signed, stated, used } = judged.unwrap_or_default();
+        let keys = signers.map(|signers| signers.needed(&used)).unwrap_or_default();
         let ended = adopter.and_then(|(by, adopted)| self.check_end(&scan, &label, by, adopted));
-        if log.former && adopter.is_none() {
-            let text = "the log lies among the former ones, but none that is here goes on from it";
-            self.findings.push(Finding::new(Verdict::Unpinned, text).of(&label));
-        }
         // The log that goes on vouches for all that it adopted, whether or not a checkpoint of that very size was ever signed.
-        let size = ended.as_ref().map_or(covered.as_ref().map_or(0, |covered| covered.size), |ended| ended.size);
-        if log.adopted.is_some() && size == 1 {
-            self.findings.push(Finding::new(Verdict::Unpinned, "no checkpoint covers log.adopted").of(&label));
-        }
+        let vouched = ended.as_ref().map(|ended| ended.size);
+        let size = vouched.unwrap_or(covered.as_ref().map_or(0, |covered| covered.size));
+        let signed = vouched.unwrap_or(signed);
+        self.check_place(log, &scan, &label, (adopter.is_some(), size));
         let torn = scan.settle_unreadable(stated, adopter.map(|(_, adopted)| adopted.size), &label, &mut self.findings);
-        if size == 0 {
+        if signed == 0 {
             let text = if scan.size() == 0 { "the log is empty" } else { "no verified checkpoint covers any record" };
             self.findings.push(Finding::new(Verdict::Unpinned, text).of(&label));
         }
@@ -254,18 +290,43 @@ impl Run<'_> {
             origin: created.as_ref().map(|event| event.origin.clone()),
             node: scan.node().map(str::to_owned),
             key: created.map(|event| event.key),
-            checked: scan.size(),
+            keys,
+            first: scan.first(),
+            resumed_at: scan.resumed_at(),
+            read_whole_because: None,
+            checked: scan.size().saturating_sub(scan.first().max(scan.resumed_at())),
             size,
             root: scan.root_at(size).filter(|_| size > 0),
             time: scan.time_at(size),
-            uncovered: scan.size().saturating_sub(size),
+            witnessed: covered.as_ref().and_then(|covered| covered.witnessed.time),
+            cosigners: covered.as_ref().map(notes::Covered::cosigners).unwrap_or_default(),
+            unwitnessed: signed.saturating_sub(size),
+            uncovered: scan.size().saturating_sub(signed),
             torn,
             judged: 0,
             signatures: 0,
             seen: 0,
+            bookmark: scan.bookmark(size).cloned(),
             head: covered.map(|covered| covered.note),
             former: log.former || adopter.is_some(),
             ended,
+        }
+    }
+
+    /// A log that goes on must be vouched for as far as it names the one before; a log that ended must have one that goes on.
+    fn check_place(&mut self, log: &Begun<'_>, scan: &Scan, label: &str, (has_adopter, size): (bool, u64)) {
+        if log.former && !has_adopter {
+            let text = "the log lies among the former ones, but none that is here goes on from it";
+            self.findings.push(Finding::new(Verdict::Unpinned, text).of(label));
+        }
+        let Some(leaf) = log.adopted_leaf else { return };
+        if size == 1 {
+            self.findings.push(Finding::new(Verdict::Unpinned, "no checkpoint covers log.adopted").of(label));
+        }
+        // Where its segment was pruned, the record stands in `genesis`, and only its hash in the tree.
+        if let Some(kept) = scan.leaf(1).filter(|kept| *kept != leaf) {
+            let finding = Finding::new(Verdict::Tampered, "log.adopted, in `genesis`, is not the record whose hash was kept").of(label);
+            self.findings.push(finding.differ(kept, leaf));
         }
     }
 
@@ -290,32 +351,6 @@ impl Run<'_> {
         None
     }
 
-    /// The keys that may sign for a log: those of the trust file, or, without one, the key that the log names itself.
-    fn keys_of(&mut self, origin: &str, own: Option<&str>) -> Vec<VerifierKey> {
-        let own = own.map(str::parse::<VerifierKey>).transpose();
-        let own = own.unwrap_or_else(|error| {
-            self.findings.push(Finding::new(Verdict::Unsigned, format!("log.created names no verifier key: {error}")).of(origin));
-            None
-        });
-        let Some(trust) = &self.options.trust else { return own.into_iter().collect() };
-        let trusted: Vec<VerifierKey> = trust.logs().iter().map(|log| log.key.clone()).filter(|key| key.name() == origin).collect();
-        match own {
-            _ if trusted.is_empty() => {
-                // Its own key still says whether the log is whole, which helps whoever looks for the reason.
-                self.findings.push(Finding::new(Verdict::Unpinned, "the trust file knows no log of this origin").of(origin));
-                return own.into_iter().collect();
-            }
-            Some(own) if !trusted.contains(&own) => {
-                let text = "the log names a key that the trust file does not; if you expect it, add the line that is shown as found";
-                let lines: Vec<String> = trusted.iter().map(|key| format!("log {key}")).collect();
-                let finding = Finding::new(Verdict::Unsigned, text).of(origin);
-                self.findings.push(finding.differ(lines.join(", "), format_args!("log {own}")));
-            }
-            _ => {}
-        }
-        trusted
-    }
-
     /// A log whose first record is gone may still have a checkpoint by a key that is trusted.
     fn trusted_origin(&self, disk: &[Statement]) -> Option<String> {
         let trust = self.options.trust.as_ref()?;
@@ -331,6 +366,7 @@ impl Run<'_> {
             let finding = match scan.root_at(head.size) {
                 None if accepted.is_some_and(|known| head.size <= known) => continue,
                 Some(root) if root == head.root => continue,
+                None if head.size < scan.resumed_at() => continue,
                 Some(root) => {
                     let finding = Finding::new(Verdict::Tampered, "the use log is not the one that the key log names");
                     finding.differ(format_args!("root {} at size {}", head.root, head.size), format_args!("root {root}"))
@@ -341,6 +377,27 @@ impl Run<'_> {
                 }
             };
             self.findings.push(finding.of(&created.origin).at(at));
+        }
+    }
+
+    /// What is missing at the beginning of a use log against what the key log says was pruned. Fewer records may be missing than it says: a
+    /// pruning that was cut short is taken up again.
+    fn compare_prunings(&mut self, scan: &Scan, keys: &[KeyLog]) {
+        let Some(created) = scan.created() else { return };
+        let mut recorded = 0;
+        for (at, pruned) in keys.iter().flat_map(KeyLog::uses_pruned).filter(|(_, pruned)| pruned.origin == created.origin) {
+            recorded = recorded.max(pruned.first);
+            if let Some(root) = scan.root_at(pruned.first).filter(|root| *root != pruned.root) {
+                let text = format!("the hashes of the records before {} are not those of the records that were pruned", pruned.first);
+                let finding = Finding::new(Verdict::Tampered, text).of(&created.origin).at(at);
+                self.findings.push(finding.differ(format_args!("root {}", pruned.root), format_args!("root {root}")));
+            }
+        }
+        if scan.first() > recorded {
+            let text = "the beginning of the use log is missing, and no uses.pruned of the key log says that it was pruned";
+            let finding = Finding::new(Verdict::Truncated, text).of(&created.origin);
+            self.findings
+                .push(finding.differ(format_args!("records from {recorded} on"), format_args!("records from {} on", scan.first())));
         }
     }
 

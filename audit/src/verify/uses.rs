@@ -12,6 +12,7 @@ use crate::merkle::Hash;
 use crate::record::Record;
 use crate::time::Timestamp;
 
+use super::Bookmark;
 use super::chain::Visit;
 use super::finding::{Finding, Findings, Location, Verdict};
 use super::keylog::KeyLog;
@@ -23,6 +24,8 @@ pub(super) struct UseCheck<'k> {
     node: Option<String>,
     time: Timestamp,
     seen: u64,
+    /// Whether a record that was read says so, or else a record that was pruned.
+    seen_known: bool,
     signatures: u64,
     unjudged: u64,
     lost: u64,
@@ -30,12 +33,13 @@ pub(super) struct UseCheck<'k> {
 
 impl<'k> UseCheck<'k> {
     pub(super) fn new(keys: &'k KeyLog) -> Self {
-        Self { keys, node: None, time: Timestamp::default(), seen: 0, signatures: 0, unjudged: 0, lost: 0 }
+        Self { keys, node: None, time: Timestamp::default(), seen: 0, seen_known: true, signatures: 0, unjudged: 0, lost: 0 }
     }
 
-    /// The size of the key log that the last record saw.
-    pub(super) fn seen(&self) -> u64 {
-        self.seen
+    /// Goes on where an earlier run stopped.
+    pub(super) fn resumed(mut self, bookmark: &Bookmark) -> Self {
+        (self.node, self.time, self.seen) = (Some(bookmark.node.clone()), bookmark.time, bookmark.seen);
+        self
     }
 
     /// How many `sign` records there were.
@@ -77,7 +81,7 @@ impl<'k> UseCheck<'k> {
             let finding = Finding::new(Verdict::Illegal, "the key log only grows, and is never empty").rule("I7").at(at);
             findings.push(finding.differ(format_args!("{} or more", self.seen.max(1)), event.size));
         }
-        self.seen = self.seen.max(event.size);
+        (self.seen, self.seen_known) = (self.seen.max(event.size), true);
         let leaf = event.size.checked_sub(1).map(|last| usize::try_from(last).ok().and_then(|last| self.keys.leaves().get(last)));
         match leaf {
             // It was seen before it was lost, and the loss was accepted.
@@ -98,6 +102,10 @@ impl<'k> UseCheck<'k> {
 
     fn sign(&mut self, record: &Record, event: &Sign, at: &Location, findings: &mut Findings) {
         self.signatures += 1;
+        if !self.seen_known {
+            // The record that said so was pruned; that it was seen is what this one says itself.
+            self.seen = self.seen.max(event.size);
+        }
         if event.size == 0 || event.size > self.seen {
             let finding =
                 Finding::new(Verdict::Illegal, "a signature names a state of the key log that the log had not seen").rule("I7").at(at);
@@ -113,6 +121,14 @@ impl<'k> UseCheck<'k> {
 
 impl Visit for UseCheck<'_> {
     fn line(&mut self, _leaf: Hash) {}
+
+    fn seen(&self) -> Option<u64> {
+        Some(self.seen).filter(|_| self.seen_known)
+    }
+
+    fn pruned(&mut self) {
+        self.seen_known = false;
+    }
 
     fn record(&mut self, record: &Record, at: &Location, findings: &mut Findings) {
         self.check_place(record, at, findings);

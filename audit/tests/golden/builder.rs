@@ -43,13 +43,13 @@ pub(crate) enum Story {
 }
 
 /// A log that is being written.
-struct Writer {
-    kind: LogKind,
-    origin: String,
-    secret: SigningKey,
-    prev: Hash,
-    frontier: Frontier,
-    segments: Vec<(String, Vec<u8>)>,
+pub(crate) struct Writer {
+    pub(crate) kind: LogKind,
+    pub(crate) origin: String,
+    pub(crate) secret: SigningKey,
+    pub(crate) prev: Hash,
+    pub(crate) frontier: Frontier,
+    pub(crate) segments: Vec<(String, Vec<u8>)>,
 }
 
 /// Seconds after the start of 2026.
@@ -62,7 +62,7 @@ pub(crate) fn verifier_key(name: &str, secret: &SigningKey) -> VerifierKey {
 }
 
 impl Writer {
-    fn new(kind: LogKind, origin: String, seed: u8) -> Self {
+    pub(crate) fn new(kind: LogKind, origin: String, seed: u8, seconds: u64) -> Self {
         let secret = SigningKey::from_bytes(&[seed; 32]);
         let key = verifier_key(&origin, &secret).to_string();
         let prev = genesis_prev(&origin, &key);
@@ -76,7 +76,7 @@ impl Writer {
             installation: "prod".into(),
             version: "0.1.0".into(),
         };
-        log.append(0, Event::LogCreated(created));
+        log.append(seconds, Event::LogCreated(created));
         log
     }
 
@@ -95,7 +95,7 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, seconds: u64, event: Event) -> Record {
+    pub(crate) fn append(&mut self, seconds: u64, event: Event) -> Record {
         let record = self.record(seconds, event);
         let line = record.to_line().unwrap();
         self.prev = leaf_hash(&line);
@@ -112,11 +112,11 @@ impl Writer {
         self.append(seconds, Event::LogSegment(event));
     }
 
-    fn checkpoint(&self) -> Vec<u8> {
+    pub(crate) fn checkpoint(&self) -> Vec<u8> {
         note(&self.origin, self.frontier.size(), self.frontier.root(), &self.secret)
     }
 
-    fn head(&self) -> UsesHead {
+    pub(crate) fn head(&self) -> UsesHead {
         UsesHead { of: "a".into(), origin: self.origin.clone(), size: self.frontier.size(), root: self.frontier.root() }
     }
 }
@@ -336,8 +336,8 @@ impl Teller {
 /// Tells a story to its end: the logs under `log/`, and what a verifier of the true story brings along.
 pub(crate) fn build(story: Story) -> Files {
     let origin = if story == Story::WrongOrigin { "example.net/other" } else { ORIGIN };
-    let keys = Writer::new(LogKind::Keys, format!("{origin}/keys"), 1);
-    let uses = Writer::new(LogKind::Uses, format!("{origin}/uses/a"), 2);
+    let keys = Writer::new(LogKind::Keys, format!("{origin}/keys"), 1, 0);
+    let uses = Writer::new(LogKind::Uses, format!("{origin}/uses/a"), 2, 0);
     let mut keyrings = Keyrings::default();
     let line = keys.segments[0].1.trim_ascii_end();
     keyrings.apply(&Record::parse(line).unwrap()).unwrap();

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too: what fails here fails the test that asked")]
 
+mod adoption;
 mod builder;
 mod defects;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 use builder::{END, Files, ORIGIN, SECOND, Story, at, build};
 use claviger_audit::Timestamp;
 use claviger_audit::trust::Policy;
-use claviger_audit::verify::{Input, LogFiles, MinSize, NoteFile, Options, Report, Segment, Verdict, verify};
+use claviger_audit::verify::{Former, Input, LogFiles, MinSize, NoteFile, Options, Pruned, Report, Segment, Verdict, verify};
 use proptest::prelude::*;
 
 fn testdata() -> PathBuf {
@@ -29,17 +30,24 @@ fn now() -> Timestamp {
 
 fn log_files(files: &Files, folder: &str) -> LogFiles<'static> {
     let named = |suffix: &'static str| files.iter().filter(move |(name, _)| name.starts_with(folder) && name.ends_with(suffix));
-    let segments = named(".jsonl").map(|(name, bytes)| {
+    let segment = |(name, bytes): (&String, &Vec<u8>)| {
         let bytes = bytes.clone();
         Segment { name: name.clone(), open: Box::new(move || Ok(Box::new(Cursor::new(bytes.clone())) as Box<dyn BufRead>)) }
-    });
+    };
+    let segments = named(".jsonl").map(segment).collect();
     let notes = named("checkpoint").map(|(name, bytes)| NoteFile { name: name.clone(), bytes: bytes.clone() });
-    LogFiles { name: folder.to_owned(), segments: segments.collect(), notes: notes.collect() }
+    let pruned = Pruned { hashes: named(".hashes").map(segment).collect(), genesis: named("genesis").map(segment).next() };
+    LogFiles { name: folder.to_owned(), segments, notes: notes.collect(), pruned }
 }
 
 fn input(files: &Files) -> Input<'static> {
     let uses = files.keys().any(|name| name.starts_with("log/uses/")).then(|| log_files(files, "log/uses/"));
-    Input { keys: Some(log_files(files, "log/keys/")), uses: uses.into_iter().collect() }
+    let set_aside = |name: &str| files.keys().any(|file| file.starts_with(name)).then(|| log_files(files, name));
+    let former = (1..=2).map(|number| Former {
+        keys: set_aside(&format!("log/former/{number}/keys/")),
+        uses: set_aside(&format!("log/former/{number}/uses/")).into_iter().collect(),
+    });
+    Input { keys: Some(log_files(files, "log/keys/")), uses: uses.into_iter().collect(), former: former.collect() }
 }
 
 fn pins(valid: &Files) -> Options {
@@ -90,6 +98,7 @@ fn the_builder_makes_the_committed_files() {
     for defect in defects::all() {
         made.extend(defect.files.into_iter().map(|(name, bytes)| (format!("defect/{}/{name}", defect.name), bytes)));
     }
+    made.extend(adoption::both().into_iter().map(|(name, bytes)| (format!("adopted/{name}"), bytes)));
     #[expect(clippy::disallowed_methods, reason = "whoever changes the format asks for new files; no program reads this")]
     let asked = std::env::var_os("CLAVIGER_WRITE_GOLDEN").is_some();
     if asked {
@@ -215,7 +224,7 @@ fn a_live_set_must_be_the_logs() {
     let valid = build(Story::Valid);
     let live = |body: &[u8], set: Option<&str>| {
         let set = set.map(|set| set.parse().unwrap());
-        let jwks = Some(claviger_audit::verify::LiveSet { body: body.to_vec(), set });
+        let jwks = Some(claviger_audit::verify::LiveSet { body: body.to_vec(), set, size: None });
         check(&valid, &Options { jwks, ..pins(&valid) }).verdict
     };
     assert_eq!(live(&valid["jwks.json"], None), Verdict::Verified);
@@ -314,6 +323,12 @@ fn usage_and_input_errors_are_no_verdicts() {
     assert_eq!(command(&["--help"]).0, 0);
 }
 
+fn names_in(folder: &str) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 #[test]
 fn a_head_is_saved_for_the_next_run() {
     let folder = tempfile::tempdir().unwrap();
@@ -324,7 +339,7 @@ fn a_head_is_saved_for_the_next_run() {
     let (code, text) = verify_command("valid", &["--head", &heads, "--save-head", &heads, "--first-run"]);
     assert_eq!(code, 0, "{text}");
     assert_eq!(fs::read(format!("{heads}keys")).unwrap(), fs::read(testdata().join("valid/log/keys/checkpoint")).unwrap());
-    assert_eq!(fs::read_dir(&heads).unwrap().count(), 2);
+    assert_eq!(names_in(&heads), ["keys", "uses-a", "uses-a.frontier"]);
     assert_eq!(verify_command("valid", &["--head", &heads, "--save-head", &heads]).0, 0);
     // A broken log never becomes what later runs compare with.
     let file = folder.path().join("head");
