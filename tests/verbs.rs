@@ -3,6 +3,8 @@
 //! In scope: exit codes, JSON, what the log and the served sets say afterwards. Out of scope: requests over HTTP (`bad_input.rs`), and rotation
 //! by the clock.
 
+#[path = "verbs/adoption.rs"]
+mod adoption;
 mod harness;
 #[path = "verbs/keyrings.rs"]
 mod keyrings;
