@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Config, TlsFiles, files};
 use crate::health::Health;
 use crate::http::{App, Parts, RequestLimits};
+use crate::journal::prune::Pruner;
 use crate::journal::pseudonym::Pseudonyms;
 use crate::journal::space::{LOW_PERCENT, Room, Space, VERY_LOW_PERCENT};
 use crate::journal::state::{StateDir, StateError};
@@ -136,7 +137,8 @@ impl Daemon {
         let opening = |kind| Opening::local(kind, state.log_folder(kind), clock.clone(), config.node.clone(), boot.clone());
         let keys = KeyLog::open(&opening(LogKind::Keys)).map_err(|source| StartError::Log { log: "key", source })?;
         check_identity(&config, &keys.created)?;
-        let uses = UseLog::open(&opening(LogKind::Uses), keys.log.clone()).map_err(|source| StartError::Log { log: "use", source })?;
+        let use_log = opening(LogKind::Uses);
+        let uses = UseLog::open(&use_log, keys.log.clone()).map_err(|source| StartError::Log { log: "use", source })?;
         for (name, recovery) in [("keys", &keys.recovery), ("uses", &uses.recovery)] {
             tracing::info!(log = name, size = recovery.size, covered = recovery.covered, dropped = ?recovery.dropped, "log opened");
         }
@@ -179,6 +181,8 @@ impl Daemon {
             pseudonyms,
             log_keystore: config.log_keystore.clone(),
             installation: config.installation.clone(),
+            pruner: Pruner::new(use_log),
+            retention: config.audit_retention,
             turn: tokio::sync::Mutex::default(),
         });
         // Before anything is recorded that names a subject.

@@ -20,10 +20,11 @@ use claviger_audit::record::{Asked, Record};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Stored;
+use super::create::{CreateError, create_with};
 use super::disk::{Disk, replace};
-use super::file::segment_name;
 use super::former::{self, folder, numbers, seen_by, segments_in};
-use super::open::{CreateError, OpenError, Opening, create_with, form, genesis};
+use super::open::{OpenError, Opening, form, genesis};
+use super::prune;
 use super::replay::{OnRecord, Start, replay};
 use super::tenure::Tenures;
 
@@ -114,14 +115,16 @@ fn read(opening: &Opening, kind: LogKind, on_record: OnRecord<'_>) -> Result<Sta
     if segments.is_empty() {
         return Err(OpenError::Missing { folder: folder.clone() });
     }
-    let (log, created, first) = genesis(disk, &folder.join(segment_name(0)))?;
+    let (log, created, first) = genesis(disk, folder, &segments)?;
     if kind == LogKind::Uses && log != *node {
         return Err(OpenError::OtherNode { folder: folder.clone(), log, configured: node.clone() });
     }
     let unsound = |reason| OpenError::Unsound { file: folder.join("checkpoint"), reason };
     let stored = Stored::read(disk, folder).map_err(unsound)?;
     let mut tenures = Tenures::begin(first);
-    let start = Start { covered: None, checkpoint: None, genesis: genesis_prev(&created.origin, &created.key) };
+    // The record of a pruning may be among what the key log lost, so the hashes that are kept are taken as they are.
+    let base = prune::base(disk, folder, &segments)?;
+    let start = Start { covered: None, base, checkpoint: None, genesis: genesis_prev(&created.origin, &created.key) };
     let mut followed = |record: &Record| {
         if let Event::LogKeyRotated(event) = &record.event {
             tenures.turn(record.seq, event).map_err(|text| form("log.key_rotated", text))?;
@@ -282,7 +285,7 @@ fn is_in_place(disk: &dyn Disk, folder: &Path, successor: &Successor) -> Result<
     if segments.is_empty() {
         return Ok(false);
     }
-    let (_, created, _) = genesis(disk, &folder.join(segment_name(0)))?;
+    let (_, created, _) = genesis(disk, folder, &segments)?;
     Ok(created.origin == successor.origin)
 }
 

@@ -13,7 +13,6 @@ use claviger_audit::line::genesis_prev;
 use claviger_audit::record::Record;
 
 use super::disk::Disk;
-use super::file::segment_name;
 use super::open::{OpenError, genesis, segments};
 use super::replay::{Start, replay};
 
@@ -55,8 +54,8 @@ pub(super) fn carried(disk: &dyn Disk, folder: &Path) -> Result<Keyrings, OpenEr
         if segments.is_empty() {
             continue;
         }
-        let (_, created, _) = genesis(disk, &folder.join(segment_name(0)))?;
-        let start = Start { covered: None, checkpoint: None, genesis: genesis_prev(&created.origin, &created.key) };
+        let (_, created, _) = genesis(disk, &folder, &segments)?;
+        let start = Start { covered: None, base: None, checkpoint: None, genesis: genesis_prev(&created.origin, &created.key) };
         let found = replay(disk, &folder, LogKind::Keys, &segments, &start, &mut |record| keyrings.apply(record))?;
         keyrings = keyrings.carried_over(found.frontier.root());
     }

@@ -4,5 +4,6 @@ mod adopt;
 mod crash;
 mod fake;
 mod harness;
+mod prune;
 mod real;
 mod turning;
