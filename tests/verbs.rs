@@ -12,6 +12,8 @@ mod keyrings;
 mod keys;
 #[path = "verbs/offline.rs"]
 mod offline;
+#[path = "verbs/pruning.rs"]
+mod pruning;
 #[path = "verbs/reload.rs"]
 mod reload;
 #[path = "verbs/stopped.rs"]
