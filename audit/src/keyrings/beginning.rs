@@ -22,10 +22,16 @@ impl Keyrings {
         self.former = self.origin.take().map(|origin| Former { origin, size: self.size, root });
         self.size = 0;
         for keyring in self.rings.values_mut() {
-            keyring.timings.iter_mut().for_each(|settings| settings.seq = 0);
-            keyring.keys.iter_mut().flat_map(|key| &mut key.history).for_each(|(seq, _, _)| *seq = 0);
+            for settings in &mut keyring.timings {
+                settings.seq = 0;
+            }
+            for (seq, _, _) in keyring.keys.iter_mut().flat_map(|key| &mut key.history) {
+                *seq = 0;
+            }
         }
-        self.served.values_mut().for_each(|served| served.size = 0);
+        for served in self.served.values_mut() {
+            served.size = 0;
+        }
         self
     }
 

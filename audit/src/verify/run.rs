@@ -138,7 +138,9 @@ pub(super) fn run(input: &Input<'_>, options: &Options, now: Timestamp) -> io::R
     let last = keys.pop().unwrap_or_default();
     pins::live_set(options, &last, &mut run.findings);
     // What only the whole story tells: when each key that stopped signing was withdrawn.
-    rotations.iter_mut().for_each(|rotation| rotation.finish(last.keyrings()));
+    for rotation in &mut rotations {
+        rotation.finish(last.keyrings());
+    }
     Ok(Report {
         verdict: run.findings.verdict(),
         findings: run.findings,
