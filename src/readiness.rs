@@ -91,7 +91,7 @@ impl Readiness {
 
     /// Where both logs stand.
     pub fn log(&self) -> serde_json::Value {
-        let row = |size: u64, checkpoints: &Checkpointer, dead: Option<Arc<str>>| serde_json::json!({ "size": size, "covered": checkpoints.covered(), "failures": checkpoints.failures(), "dead": dead.as_deref() });
+        let row = |size: u64, checkpoints: &Checkpointer, dead: Option<Arc<str>>| serde_json::json!({ "size": size, "covered": checkpoints.covered(), "key_since": checkpoints.tenure().since, "failures": checkpoints.failures(), "dead": dead.as_deref() });
         let keys = row(self.keys.head().size, &self.checkpoints[0], self.keys.poisoned());
         serde_json::json!({ "keys": keys, "uses": row(self.uses.head().size, &self.checkpoints[1], self.uses.poisoned()) })
     }

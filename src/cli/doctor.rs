@@ -128,6 +128,14 @@ async fn running(client: Option<Client>, pid: &str) -> Vec<Finding> {
             .as_str()
             .map_or_else(|| Ok(format!("{} records, {} covered by a checkpoint", row["size"], row["covered"])), |why| Err(why.to_owned()));
         findings.push(Finding::new(format!("log {log}"), state));
+        let (covered, since) = (row["covered"].as_u64().unwrap_or_default(), row["key_since"].as_u64().unwrap_or_default());
+        if covered < since {
+            let state = Err(format!(
+                "it was rotated with record {}, and no checkpoint with both signatures covers that: the old key's keystore must answer once more",
+                since - 1
+            ));
+            findings.push(Finding::new(format!("key of log {log}"), state));
+        }
     }
     for log in rows(&status, "log_keys_cut_off") {
         let log = output::cell(log);

@@ -316,7 +316,7 @@ impl Daemon {
             None => {}
             Some(Room::Enough) => tracing::info!(free_bytes, size_bytes, "the disk of the logs has room again"),
             Some(Room::Low) => {
-                tracing::warn!(free_bytes, size_bytes, "less than {LOW_PERCENT} % of the disk of the logs is free: make room")
+                tracing::warn!(free_bytes, size_bytes, "less than {LOW_PERCENT} % of the disk of the logs is free: make room");
             }
             Some(Room::VeryLow) => {
                 tracing::warn!(

@@ -276,11 +276,12 @@ fn find(opening: &Opening, kind: LogKind, prunings: Prunings<'_>, on_record: OnR
     let unsound = |reason| OpenError::Unsound { file: folder.join(CHECKPOINT), reason };
     let stored = Stored::read(disk, folder).map_err(unsound)?;
     let checkpoint = stored.as_ref().map(|stored| (stored.size, stored.root));
-    // The key log is the state and is always read whole. Of the use log only what no checkpoint covers.
-    let (covered, tenure) = match &stored {
-        Some(stored) if kind == LogKind::Uses => beside(disk, folder, stored, &first)?,
-        _ => (None, first),
+    let (covered, signer) = match &stored {
+        Some(stored) => beside(disk, folder, stored, &first)?,
+        None => (None, first.clone()),
     };
+    // The key log is the state and is always read whole. Of the use log only what no checkpoint covers.
+    let (covered, tenure) = if kind == LogKind::Keys { (None, first) } else { (covered, signer.clone()) };
     let base = if covered.is_none() { prune::base(disk, folder, &segments)? } else { None };
     let start = Start { covered, base, checkpoint, genesis: genesis_prev(&created.origin, &created.key) };
     let mut tenures = Tenures::begin(tenure);
@@ -291,9 +292,14 @@ fn find(opening: &Opening, kind: LogKind, prunings: Prunings<'_>, on_record: OnR
         on_record(record)
     };
     let replayed = replay(disk, folder, kind, &segments, &start, &mut followed);
-    // Only now is it known which key was in force there. What a stranger's checkpoint says of the log's size means nothing.
-    if let (Some(stored), Ok(_) | Err(OpenError::RolledBack { .. })) = (&stored, &replayed) {
-        stored.verify(tenures.at(stored.size)).map_err(unsound)?;
+    // Only now is it known which key was in force there. What a stranger's checkpoint says of the log's size means nothing; but a log that was
+    // cut may have lost the record that brought its key, and then the key beside it is the only one to ask.
+    match (&stored, &replayed) {
+        (Some(stored), Ok(_)) => stored.verify(tenures.at(stored.size)).map_err(unsound)?,
+        (Some(stored), Err(OpenError::RolledBack { .. })) => {
+            stored.verify(tenures.at(stored.size)).or_else(|_| stored.verify(&signer)).map_err(unsound)?;
+        }
+        _ => {}
     }
     let has_ballast = names.iter().any(|name| name == BALLAST);
     let place = place_of(opening, kind, &created.origin);
@@ -301,7 +307,7 @@ fn find(opening: &Opening, kind: LogKind, prunings: Prunings<'_>, on_record: OnR
 }
 
 /// Where reading may begin, and with which key, as the `frontier` file says. It counts only where that key signed the checkpoint; without
-/// it the log is read from its first record, which tells the same.
+/// it the log is read from its first record and with its first key, which tells the same.
 fn beside(disk: &dyn Disk, folder: &Path, stored: &Stored, first: &Tenure) -> Result<(Option<Covered>, Tenure), OpenError> {
     let found = stored_frontier(disk, folder, (stored.size, stored.root));
     let found = found.map_err(|source| OpenError::Io { path: folder.join(FRONTIER), source })?;

@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use claviger::clock::SystemClock;
+use claviger::keystore::{Keystore as _, Locator};
 use claviger_audit::names::LOG_KEYRING;
 use serde_json::{Value, json};
 
-use crate::harness::{Keyring, Place, Setup, on_softhsm};
-use crate::{DATA, DENIED, FOUND, LATER, NOT_FOUND, USAGE, fails, held, json, records};
+use crate::harness::place::TOKEN;
+use crate::harness::{Keyring, Place, Setup, SoftHsm, on_softhsm, until};
+use crate::{DATA, DENIED, FOUND, LATER, NOT_FOUND, UNAVAILABLE, USAGE, fails, held, json, records};
 
 fn one_keyring() -> Setup {
     Setup::new().keyring(Keyring::jwt("access", "ES256"))
@@ -127,11 +131,48 @@ fn a_rotation_that_was_cut_off_is_told_and_finished_with_the_same_key() {
         // An intent for a keystore that is gone is no reason to make another key.
         fs::write(intent(&place, "uses"), json!({ "key": "test.log.4-0badcafe", "keystore": "other", "after": 9999 }).to_string())
             .expect("a new file");
-        let said = fails(&place, crate::UNAVAILABLE, &["audit", "rotate-key", "uses"]);
+        let said = fails(&place, UNAVAILABLE, &["audit", "rotate-key", "uses"]);
         assert!(said.contains("\"other\"") && said.contains("configure it again"), "{said}");
         fs::remove_file(intent(&place, "uses")).expect("our own file");
         place.check(daemon);
     });
+}
+
+#[test]
+fn a_rotation_waits_for_an_old_key_that_cannot_sign() {
+    on_softhsm("upkeep::a_rotation_waits_for_an_old_key_that_cannot_sign", |hsm| {
+        let place = Place::new(hsm, one_keyring());
+        let mut daemon = place.start();
+        let created = records(&place, "log.created");
+        let of_uses = created.iter().find(|record| record["log"] == "uses").expect("the first record");
+        destroy(hsm, of_uses["locator"].as_str().expect("a locator"));
+        let said = place.command(&["audit", "rotate-key", "uses"]);
+        assert!(said.contains("No checkpoint covers the rotation yet"), "{said}");
+        place.trust_too(&json!(said.lines().find(|line| line.starts_with("log ")).expect("a line for trust files")));
+        // The new key alone is never believed: nothing covers the record, everybody is told, and signing goes on.
+        let said = fails(&place, FOUND, &["doctor"]);
+        assert!(said.contains("no checkpoint with both signatures covers that"), "{said}");
+        let said = fails(&place, LATER, &["audit", "rotate-key", "uses"]);
+        assert!(said.contains("must sign once more"), "{said}");
+        assert_eq!(log_keys(&place).len(), 2, "one is gone, one is new: {:?}", log_keys(&place));
+        assert_eq!(daemon.demo().sign("access").expect("an answer").status, 200);
+        let newest = fs::read_to_string(place.log().join("uses/checkpoint")).expect("a checkpoint");
+        let covered: u64 = newest.lines().nth(1).and_then(|size| size.parse().ok()).expect("a size");
+        assert!(covered <= records(&place, "log.key_rotated")[0]["seq"].as_u64().expect("a number"), "{newest}");
+        // So it stays after a restart.
+        assert!(daemon.stop().success());
+        let daemon = place.start();
+        assert!(fails(&place, FOUND, &["doctor"]).contains("no checkpoint with both signatures covers that"));
+        place.check(daemon);
+    });
+}
+
+/// Destroys a key in the token, behind the daemon's back.
+fn destroy(hsm: &SoftHsm, locator: &str) {
+    let keystore = hsm.open(TOKEN, Arc::new(SystemClock::start()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let locator = Locator::new(locator);
+    until("the destruction", || runtime.block_on(keystore.destroy(&locator)).map_err(|error| error.to_string()));
 }
 
 #[test]

@@ -15,19 +15,19 @@ use super::harness::{ManualClock, denied, make, on_disk, records, signer, starte
 use crate::journal::disk::Disk as _;
 use crate::journal::{AppendError, KeyLog, Opening, Receipt, UseLog};
 
-const FIRST: &str = "/log/keys/00000000000000000000.jsonl";
+pub(super) const FIRST: &str = "/log/keys/00000000000000000000.jsonl";
 /// A small segment, so that a few records roll it.
 const SMALL: u64 = 1200;
 
-fn keys_on(disk: &FakeDisk) -> Opening {
+pub(super) fn keys_on(disk: &FakeDisk) -> Opening {
     Opening { segment_bytes: SMALL, ..on_disk(Arc::new(disk.clone()), LogKind::Keys, Path::new("/log"), &ManualClock::start()) }
 }
 
-fn uses_on(disk: &FakeDisk) -> Opening {
+pub(super) fn uses_on(disk: &FakeDisk) -> Opening {
     Opening { segment_bytes: SMALL, ..on_disk(Arc::new(disk.clone()), LogKind::Uses, Path::new("/log"), &ManualClock::start()) }
 }
 
-fn new_disk() -> FakeDisk {
+pub(super) fn new_disk() -> FakeDisk {
     let disk = FakeDisk::default();
     make(&keys_on(&disk), LogKind::Keys);
     make(&uses_on(&disk), LogKind::Uses);
@@ -35,7 +35,7 @@ fn new_disk() -> FakeDisk {
 }
 
 /// A run of both logs with checkpoints in between; the receipts are what it was promised.
-async fn run(disk: &FakeDisk) -> Vec<Receipt> {
+pub(super) async fn run(disk: &FakeDisk) -> Vec<Receipt> {
     let mut receipts = Vec::new();
     let Ok(keys) = KeyLog::open(&keys_on(disk)) else { return receipts };
     let Ok(uses) = UseLog::open(&uses_on(disk), keys.log.clone()) else { return receipts };
@@ -56,7 +56,7 @@ async fn run(disk: &FakeDisk) -> Vec<Receipt> {
 }
 
 /// Every line of a log, over all segments.
-fn lines(disk: &FakeDisk, folder: &Path) -> Vec<Vec<u8>> {
+pub(super) fn lines(disk: &FakeDisk, folder: &Path) -> Vec<Vec<u8>> {
     let mut names = disk.list(folder).unwrap();
     names.retain(|name| name.strip_suffix(".jsonl").is_some());
     names.sort();
@@ -65,7 +65,7 @@ fn lines(disk: &FakeDisk, folder: &Path) -> Vec<Vec<u8>> {
 }
 
 /// Opens what a crash left, goes on with it, and finds every receipt in it.
-async fn check(disk: &FakeDisk, receipts: &[Receipt], what: &str) {
+pub(super) async fn check(disk: &FakeDisk, receipts: &[Receipt], what: &str) {
     let keys = KeyLog::open(&keys_on(disk)).unwrap_or_else(|error| panic!("{what}: {error}")).log;
     let uses = UseLog::open(&uses_on(disk), keys.clone()).unwrap_or_else(|error| panic!("{what}: {error}")).log;
     assert_eq!((keys.poisoned(), uses.poisoned()), (None, None), "{what}");

@@ -34,8 +34,14 @@ pub(super) enum Plan {
     Nothing,
     /// This call and every later one: a crash.
     From(u64, Fault),
+    /// This call alone, of whatever kind.
+    Once(u64, Fault),
     /// Only the sync with this number, of contents.
     Sync(u64, Fault),
+    /// Only the sync with this number, of a folder.
+    FolderSync(u64, Fault),
+    /// The append with this number takes so many bytes and no more, without an error.
+    Short(u64, usize),
     /// Files take no more than so many bytes in all, until something is removed.
     Full(u64),
 }
@@ -56,12 +62,14 @@ struct State {
     syncs: u64,
     /// Renames from one folder to another that are not durable: file systems commit both names at once, so syncing either syncs both.
     moved: Vec<(usize, usize)>,
+    folder_syncs: u64,
+    appends: u64,
 }
 
 impl Default for State {
     fn default() -> Self {
         let root = Node::Folder { live: Names::new(), durable: Names::new() };
-        Self { nodes: vec![root], plan: Plan::Nothing, calls: 0, syncs: 0, moved: Vec::new() }
+        Self { nodes: vec![root], plan: Plan::Nothing, calls: 0, syncs: 0, moved: Vec::new(), folder_syncs: 0, appends: 0 }
     }
 }
 
@@ -88,7 +96,7 @@ impl FakeDisk {
 
     pub(super) fn plan(&self, plan: Plan) {
         let mut state = self.state();
-        (state.plan, state.calls, state.syncs) = (plan, 0, 0);
+        (state.plan, state.calls, state.syncs, state.folder_syncs, state.appends) = (plan, 0, 0, 0, 0);
     }
 
     pub(super) fn syncs(&self) -> u64 {
@@ -131,7 +139,7 @@ impl FakeDisk {
         state.calls += 1;
         match state.plan {
             Plan::From(call, _) if state.calls > call => Err(io::Error::other("the machine has crashed")),
-            Plan::From(call, fault) if state.calls == call => fail(fault, &mut state, act),
+            Plan::From(call, fault) | Plan::Once(call, fault) if state.calls == call => fail(fault, &mut state, act),
             _ => act(&mut state),
         }
     }
@@ -305,17 +313,24 @@ impl Disk for FakeDisk {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.change(|state| {
+            state.folder_syncs += 1;
             let folder = state.find(folder)?;
-            state.sync_names(folder);
-            for (old, new) in std::mem::take(&mut state.moved) {
-                if old == folder || new == folder {
-                    state.sync_names(old);
-                    state.sync_names(new);
-                } else {
-                    state.moved.push((old, new));
+            let act = |state: &mut State| {
+                state.sync_names(folder);
+                for (old, new) in std::mem::take(&mut state.moved) {
+                    if old == folder || new == folder {
+                        state.sync_names(old);
+                        state.sync_names(new);
+                    } else {
+                        state.moved.push((old, new));
+                    }
                 }
+                Ok(())
+            };
+            match state.plan {
+                Plan::FolderSync(number, fault) if state.folder_syncs == number => fail(fault, state, act),
+                _ => act(state),
             }
-            Ok(())
         })
     }
 }
@@ -324,7 +339,12 @@ impl Tail for Open {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let inode = self.inode;
         self.disk.change(|state| {
+            state.appends += 1;
             let room = match state.plan {
+                Plan::Short(number, taken) if state.appends == number => {
+                    state.bytes_mut(inode).extend_from_slice(&bytes[..taken]);
+                    return Ok(taken);
+                }
                 Plan::Full(limit) => usize::try_from(limit.saturating_sub(state.used())).unwrap().min(bytes.len()),
                 _ => bytes.len(),
             };

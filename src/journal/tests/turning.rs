@@ -20,6 +20,7 @@ use crate::journal::checkpoint::CheckpointError;
 use crate::journal::disk::Disk;
 use crate::journal::{AppendError, Draft, KeyLog, OpenError, Opening, UseLog};
 
+const SEGMENT: &str = "00000000000000000000.jsonl";
 /// The seed of the key that follows the first.
 const SECOND_KEY: u8 = 8;
 
@@ -175,6 +176,36 @@ async fn a_start_refuses_a_checkpoint_of_a_key_that_was_not_in_force() {
     open().unwrap().log.stop().await;
 }
 
+#[tokio::test]
+async fn a_log_that_was_cut_below_the_rotation_is_rolled_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let Logs { clock, keys, uses } = both(folder.path());
+    let before: Vec<_> = ["keys", "uses"].map(|log| fs::read(folder.path().join(log).join(SEGMENT)).unwrap()).into();
+    let (keys_checkpoints, uses_checkpoints) =
+        (keys.coverage.start(signer(), Handle::current()).unwrap(), uses.coverage.start(signer(), Handle::current()).unwrap());
+    for event in [turned(ORIGIN), stopped("later")] {
+        keys.log.append(Asked::default(), move |_, _| Ok(vec![event.clone()])).await.unwrap();
+        keys_checkpoints.checkpoint_now().await.unwrap();
+    }
+    for event in [turned(USES_ORIGIN), denied("later").event] {
+        uses.log.append(draft(event)).await.unwrap();
+        uses_checkpoints.checkpoint_now().await.unwrap();
+    }
+    uses.log.stop().await;
+    keys.log.stop().await;
+    let whole = fs::read(folder.path().join("keys").join(SEGMENT)).unwrap();
+    fs::write(folder.path().join("uses").join(SEGMENT), &before[1]).unwrap();
+    let log = KeyLog::open(&opening(LogKind::Keys, folder.path(), &clock)).unwrap().log;
+    let refused = UseLog::open(&opening(LogKind::Uses, folder.path(), &clock), log.clone()).err();
+    assert!(matches!(refused, Some(OpenError::RolledBack { .. })), "{refused:?}");
+    log.stop().await;
+    // The record that brought the key is gone; the checkpoint of that key is still the log's.
+    assert!(whole.len() > before[0].len());
+    fs::write(folder.path().join("keys").join(SEGMENT), &before[0]).unwrap();
+    let refused = KeyLog::open(&opening(LogKind::Keys, folder.path(), &clock)).err();
+    assert!(matches!(refused, Some(OpenError::RolledBack { have: 1, checkpoint: 3 })), "{refused:?}");
+}
+
 const SMALL: u64 = 1200;
 
 fn on(disk: &FakeDisk, kind: LogKind) -> Opening {
@@ -263,4 +294,13 @@ async fn a_crash_at_every_call_of_a_rotation_leaves_the_right_key_in_force() {
         }
     }
     assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+    // One fault alone, after which everything else goes on.
+    for call in 1..=calls {
+        for fault in [Fault::Lost, Fault::Done] {
+            let disk = fresh.after_crash(Left::Everything);
+            disk.plan(Plan::Once(call, fault));
+            let done = turn_both(&disk).await;
+            go_on(&disk.after_crash(Left::Everything), done, &format!("only call {call}, {fault:?}")).await;
+        }
+    }
 }
