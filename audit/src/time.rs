@@ -18,6 +18,9 @@ pub struct Timestamp(i64);
 const LATEST_MILLIS: i64 = 253_402_300_799_999;
 
 impl Timestamp {
+    /// The last time that a record can have.
+    pub const LATEST: Self = Self(LATEST_MILLIS);
+
     /// A time from milliseconds since the Unix epoch, held within the years 1970 to 9999.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis.clamp(0, LATEST_MILLIS))

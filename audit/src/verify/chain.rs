@@ -68,7 +68,7 @@ pub(super) struct Scan {
     resumed_at: u64,
     /// How many lines there are, where they are fewer than the earlier run saw.
     shrunk: Option<u64>,
-    leaves: BTreeMap<u64, Hash>,
+    leaves: BTreeMap<u64, (Hash, Location)>,
     segment: usize,
     unreadable: Vec<Unreadable>,
     unreadable_lines: u64,
@@ -184,9 +184,9 @@ impl Scan {
         self.roots.get(&size).and_then(|(_, time)| *time)
     }
 
-    /// The leaf hash of line `seq`, if it was wanted and reached.
-    pub(super) fn leaf(&self, seq: u64) -> Option<Hash> {
-        self.leaves.get(&seq).copied()
+    /// The leaf hash of line `seq` and where it stands, if it was wanted and reached.
+    pub(super) fn leaf(&self, seq: u64) -> Option<&(Hash, Location)> {
+        self.leaves.get(&seq)
     }
 
     /// Lines that are no records, and that nothing says were ever durable: what an unclean stop leaves. The others become findings. Of a log
@@ -267,7 +267,7 @@ impl Scan {
             }
         }
         self.prev = Some(leaf);
-        self.grow(leaf, visit);
+        self.grow(leaf, at, visit);
     }
 
     /// A line whose bytes are not at hand. A partial line at the end of a file was never a record; any other stands where one was due.
@@ -275,7 +275,7 @@ impl Scan {
         self.keep_unreadable(Finding::new(Verdict::Tampered, kind.to_string()).at(at));
         if !matches!(kind, LineErrorKind::Partial { .. }) {
             visit.line(Hash::EMPTY_ROOT);
-            self.grow(Hash::EMPTY_ROOT, visit);
+            self.grow(Hash::EMPTY_ROOT, at, visit);
             self.due = self.due.saturating_add(1);
         }
         self.prev = None;
@@ -288,10 +288,10 @@ impl Scan {
         }
     }
 
-    fn grow(&mut self, leaf: Hash, visit: &dyn Visit) {
+    fn grow(&mut self, leaf: Hash, at: &Location, visit: &dyn Visit) {
         let seq = self.frontier.size();
         if self.wanted.leaves.contains(&seq) {
-            self.leaves.insert(seq, leaf);
+            self.leaves.insert(seq, (leaf, at.clone()));
         }
         self.frontier.push(leaf);
         self.remember_root(visit);
@@ -320,7 +320,7 @@ impl Scan {
                 &format_args!("record {}", record.seq),
             );
         }
-        if let Some(expected) = self.expected_prev(record).filter(|expected| *expected != record.prev) {
+        if let Some(expected) = self.expected_prev(record, at).filter(|expected| *expected != record.prev) {
             tampered("the chain is broken: `prev` is not the hash of the line before", &expected, &record.prev);
         }
         if record.durable > record.seq {
@@ -344,13 +344,13 @@ impl Scan {
     }
 
     /// What `prev` must be; `None` where it cannot be known, because the line before is no line.
-    fn expected_prev(&mut self, record: &Record) -> Option<Hash> {
+    fn expected_prev(&mut self, record: &Record, at: &Location) -> Option<Hash> {
         if self.frontier.size() > 0 {
             return self.prev;
         }
         match &record.event {
             Event::LogCreated(event) => {
-                self.begin(event, &record.node);
+                self.begin(event, &record.node, at);
                 Some(genesis_prev(&event.origin, &event.key))
             }
             // A log that does not begin with `log.created` has lost its beginning: no hash is right here.

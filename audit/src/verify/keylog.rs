@@ -23,6 +23,7 @@ pub struct KeyLog {
     served: Vec<(u64, String, Hash)>,
     rotations: Vec<Rotation>,
     on_time: OnTime,
+    signed: u64,
     stopped: bool,
     end: Option<u64>,
     known: u64,
@@ -75,9 +76,14 @@ impl KeyLog {
         &self.uses_heads
     }
 
-    /// Every pruning of a use log, in order.
-    pub(super) fn uses_pruned(&self) -> &[(Location, UsesPruned)] {
-        &self.uses_pruned
+    /// The log key signed for so many records.
+    pub(super) fn signed(&mut self, size: u64) {
+        self.signed = size;
+    }
+
+    /// Every pruning of a use log, in order. Anybody can append a record that nobody signed for, so that one excuses nothing.
+    pub(super) fn uses_pruned(&self) -> impl Iterator<Item = &(Location, UsesPruned)> {
+        self.uses_pruned.iter().filter(|(at, _)| at.seq < self.signed)
     }
 
     /// The record that last said that this body is served, and for which set.

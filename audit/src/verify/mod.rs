@@ -81,6 +81,8 @@ pub struct Pruned<'a> {
 pub struct Bookmark {
     /// The right edge of the tree: the roots of its largest complete subtrees, from the left.
     pub edge: Vec<Hash>,
+    /// The log's key that was in force, where the records said so.
+    pub key: Option<String>,
     /// The leaf hash of the last record.
     pub last: Hash,
     /// The node that wrote the log.

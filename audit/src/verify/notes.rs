@@ -156,9 +156,14 @@ pub(super) fn judge(
     }
     agreeing.retain(|stated| {
         let keys: Vec<&VerifierKey> = stated.signed_by(origin).collect();
-        let checked = signers.check(stated.size, &keys);
-        judged.used.extend(keys.into_iter().cloned());
-        checked.map_err(|finding| findings.push(named(*finding, stated.name).of(origin))).is_ok()
+        match signers.check(stated.size, &keys) {
+            Ok(()) => judged.used.extend(keys.into_iter().cloned()),
+            Err(finding) => {
+                findings.push(named(*finding, stated.name).of(origin));
+                return false;
+            }
+        }
+        true
     });
     judged.signed = agreeing.iter().map(|stated| stated.size).max().unwrap_or_default();
     match witnessed(agreeing, policy) {
@@ -167,14 +172,14 @@ pub(super) fn judge(
         }
         // The log that goes on from it needs its own quorum, and vouches for all of it.
         Err(Some(_)) if accepted.is_some() => {}
-        Err(Some(missing)) => findings.push(quorum_missing(&missing, judged.signed).of(origin)),
+        Err(Some((size, missing))) => findings.push(quorum_missing(size, &missing).of(origin)),
         Err(None) => {}
     }
     judged
 }
 
 /// The newest checkpoint that is witnessed as the trust file demands. Cosignatures count together wherever notes of one size hold them.
-fn witnessed<'a>(agreeing: Vec<Stated<'a>>, policy: Option<&Policy>) -> Result<(Stated<'a>, Witnessed), Option<MissingQuorum>> {
+fn witnessed<'a>(agreeing: Vec<Stated<'a>>, policy: Option<&Policy>) -> Result<(Stated<'a>, Witnessed), Option<(u64, MissingQuorum)>> {
     let mut by_size: BTreeMap<u64, Stated<'a>> = BTreeMap::new();
     for stated in agreeing.into_iter().filter(|stated| stated.size > 0) {
         match by_size.get_mut(&stated.size) {
@@ -188,25 +193,26 @@ fn witnessed<'a>(agreeing: Vec<Stated<'a>>, policy: Option<&Policy>) -> Result<(
             None => drop(by_size.insert(stated.size, stated)),
         }
     }
-    let mut missing = None;
+    let mut missing: Option<(u64, MissingQuorum)> = None;
     for stated in by_size.into_values().rev() {
         let none = Witnessed { time: None, cosigners: Vec::new() };
         match policy.map_or(Ok(none), |policy| policy.quorum_met(&stated.signatures)) {
             Ok(witnessed) => return Ok((stated, witnessed)),
-            Err(error) => drop(missing.get_or_insert(error)),
+            // The newest that somebody cosigned tells more than a newer one that nobody did.
+            Err(error) if missing.as_ref().is_none_or(|(_, newer)| newer.cosigned.is_empty() && !error.cosigned.is_empty()) => {
+                missing = Some((stated.size, error));
+            }
+            Err(_) => {}
         }
     }
     Err(missing)
 }
 
-fn quorum_missing(missing: &MissingQuorum, size: u64) -> Finding {
-    let finding =
-        Finding::new(Verdict::Unsigned, format!("no checkpoint is witnessed as the trust file demands; of the newest: {missing}"));
+fn quorum_missing(size: u64, missing: &MissingQuorum) -> Finding {
+    let text = format!("no checkpoint is witnessed as the trust file demands; at size {size}: {missing}");
     let names = |names: &[String]| if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
-    finding.differ(
-        format_args!("quorum {}, with {} still to come", missing.quorum, names(&missing.missing)),
-        format_args!("{} records signed by the log key, cosigned by {}", size, names(&missing.cosigned)),
-    )
+    let finding = Finding::new(Verdict::Unsigned, text);
+    finding.differ(format_args!("quorum {:?}", missing.quorum), format_args!("cosigned by {}", names(&missing.cosigned)))
 }
 
 fn named(finding: Finding, name: &str) -> Finding {

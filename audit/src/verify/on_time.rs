@@ -25,6 +25,9 @@ const TICK: Duration = Duration::from_secs(10);
 /// What a slow disk or a busy machine may take beside it, over all the records of a duty.
 const STALL: Duration = Duration::from_secs(50);
 
+/// No time of a record is later.
+const NEVER: Timestamp = Timestamp::LATEST;
+
 /// Something that a keyring owes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Duty {
@@ -46,7 +49,17 @@ struct Owed {
     since: Option<Timestamp>,
     /// D + e + G + a tick and a stall: the largest since then.
     tolerance: Duration,
+    /// How long a finding waits: G + a tick and a stall.
+    step: Duration,
     is_reported: bool,
+}
+
+impl Owed {
+    /// Until when it must be done; `None` while nobody can tell.
+    fn last(&self, held_until: Timestamp) -> Option<Timestamp> {
+        let since = self.since.filter(|_| !self.is_reported)?;
+        Some(since.max(self.due).max(held_until) + self.tolerance)
+    }
 }
 
 /// A finding that a step of the clock may still explain.
@@ -56,8 +69,15 @@ struct Doubtful {
     finding: Finding,
 }
 
-/// The duties of all keyrings while the key log is replayed.
-#[derive(Debug, Default)]
+/// Whose duties a record may change.
+enum Concern<'r> {
+    Nobody,
+    Keyring(&'r str),
+    Everybody,
+}
+
+/// The duties of all keyrings while the key log is replayed. A record costs as much as the keyring that it concerns has keys.
+#[derive(Debug)]
 pub(super) struct OnTime {
     running: BTreeSet<String>,
     /// Nodes whose clock is in doubt.
@@ -65,8 +85,18 @@ pub(super) struct OnTime {
     /// The time of the last `daemon.start`.
     started: Timestamp,
     rejected: BTreeSet<KeyName>,
-    owed: BTreeMap<(String, Duty), Owed>,
+    owed: BTreeMap<String, BTreeMap<Duty, Owed>>,
+    /// Nothing is late before this.
+    earliest: Timestamp,
     doubtful: Vec<Doubtful>,
+}
+
+impl Default for OnTime {
+    fn default() -> Self {
+        let (running, stepped, rejected) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (started, earliest) = (Timestamp::default(), NEVER);
+        Self { running, stepped, started, rejected, owed: BTreeMap::new(), earliest, doubtful: Vec::new() }
+    }
 }
 
 impl OnTime {
@@ -79,20 +109,27 @@ impl OnTime {
         // Nobody knows how long a run before this start went on, or how long the clock stood wrong before this was noticed.
         if matches!(record.event, Event::DaemonStart(_) | Event::ClockStepped(_)) {
             self.doubtful.clear();
-            self.owed.values_mut().for_each(|owed| owed.since = None);
-            return;
+            self.owed.values_mut().flat_map(BTreeMap::values_mut).for_each(|owed| owed.since = None);
+        } else if now > self.earliest {
+            self.judge(keyrings, now, at);
         }
+    }
+
+    fn judge(&mut self, keyrings: &Keyrings, now: Timestamp, at: &Location) {
         let held_until = self.started + longest_lead(keyrings);
-        for ((name, duty), owed) in &mut self.owed {
-            let (Some(since), Some(keyring)) = (owed.since, keyrings.keyring(name)) else { continue };
-            owed.tolerance = owed.tolerance.max(tolerance(keyring, now));
-            let last = since.max(owed.due).max(held_until) + owed.tolerance;
-            if now > last && !owed.is_reported {
+        self.earliest = NEVER;
+        for (name, duties) in &mut self.owed {
+            for (duty, owed) in duties {
+                let (Some(last), Some(since)) = (owed.last(held_until), owed.since) else { continue };
+                if now <= last {
+                    self.earliest = self.earliest.min(last);
+                    continue;
+                }
                 owed.is_reported = true;
                 let (rule, text) = duty.broken(name, owed.due);
                 let finding = Finding::new(Verdict::Illegal, text).rule(rule).at(at);
                 let finding = finding.differ(format_args!("done by {last}, since a daemon could do it from {since} on"), now);
-                self.doubtful.push(Doubtful { until: now + step_time(keyring), finding });
+                self.doubtful.push(Doubtful { until: now + owed.step, finding });
             }
         }
     }
@@ -100,21 +137,33 @@ impl OnTime {
     /// Takes the record in, which was legal, and the duties that it leaves.
     pub(super) fn after(&mut self, keyrings: &Keyrings, record: &Record) {
         self.follow(record);
-        let (now, trusted) = (record.time, self.running.iter().any(|node| !self.stepped.contains(node)));
-        let mut owed = BTreeMap::new();
-        for keyring in keyrings.all() {
-            let excused = !trusted || self.waits_for_key(keyrings, keyring);
-            for (duty, due) in duties(keyring) {
-                let is_excused = if matches!(duty, Duty::Withdraw(_)) { !trusted } else { excused };
-                let restarts = !matches!(duty, Duty::Withdraw(_)) && changes(record, keyring);
-                let place = (keyring.name.clone(), duty);
-                let before = self.owed.remove(&place).filter(|_| !restarts);
-                let since = before.as_ref().and_then(|before| before.since).or(Some(now)).filter(|_| !is_excused);
-                let (known, is_reported) = before.map_or((Duration::ZERO, false), |before| (before.tolerance, before.is_reported));
-                owed.insert(place, Owed { due, since, tolerance: known.max(tolerance(keyring, now)), is_reported });
-            }
+        match concern(keyrings, record) {
+            Concern::Nobody => {}
+            Concern::Keyring(name) => keyrings.keyring(name).into_iter().for_each(|keyring| self.take_stock(keyrings, keyring, record)),
+            Concern::Everybody => keyrings.all().for_each(|keyring| self.take_stock(keyrings, keyring, record)),
         }
-        self.owed = owed;
+    }
+
+    /// What one keyring owes from now on; what it owed before goes on.
+    fn take_stock(&mut self, keyrings: &Keyrings, keyring: &Keyring, record: &Record) {
+        let now = record.time;
+        let trusted = self.running.iter().any(|node| !self.stepped.contains(node));
+        let waits = self.waits_for_key(keyrings, keyring);
+        let begins_anew = changes(record);
+        let mut before = self.owed.remove(&keyring.name).unwrap_or_default();
+        let (step, tolerance) = (step_time(keyring), keyring.lead_at(now) + step_time(keyring));
+        let mut owed = BTreeMap::new();
+        for (duty, due) in duties(keyring) {
+            // A withdrawal only writes a record: it needs no key, and no keystore.
+            let needs_key = !matches!(duty, Duty::Withdraw(_));
+            let before = before.remove(&duty).filter(|_| !(needs_key && begins_anew));
+            let since = before.as_ref().and_then(|before| before.since).or(Some(now)).filter(|_| trusted && !(needs_key && waits));
+            let (known, is_reported) = before.map_or((Duration::ZERO, false), |before| (before.tolerance, before.is_reported));
+            let now_owed = Owed { due, since, tolerance: known.max(tolerance), step, is_reported };
+            self.earliest = now_owed.last(Timestamp::default()).map_or(self.earliest, |last| last.min(self.earliest));
+            owed.insert(duty, now_owed);
+        }
+        self.owed.insert(keyring.name.clone(), owed);
     }
 
     fn follow(&mut self, record: &Record) {
@@ -137,6 +186,36 @@ impl OnTime {
         let lost = |keystore: &String| keyrings.lost_keystores().contains(keystore);
         let refused = |key: &Key| key.state == State::Requested && key.name.as_ref().is_some_and(|name| self.rejected.contains(name));
         lost(&keyring.keystore) || keyring.pending().any(|key| lost(&key.keystore) || refused(key))
+    }
+}
+
+/// Whose duties the record may change, in the state after it.
+fn concern<'r>(keyrings: &'r Keyrings, record: &'r Record) -> Concern<'r> {
+    let of_kid = |kid: &str| keyrings.key(kid).map_or(Concern::Nobody, |(keyring, _)| Concern::Keyring(&keyring.name));
+    match &record.event {
+        Event::KeyringCreated(event) => Concern::Keyring(&event.keyring),
+        Event::KeyringChanged(event) => Concern::Keyring(&event.keyring),
+        Event::KeyringTiming(event) => Concern::Keyring(&event.keyring),
+        Event::KeyringRetired(event) => Concern::Keyring(&event.keyring),
+        Event::KeyRequested(event) => Concern::Keyring(&event.keyring),
+        Event::KeyRotated(event) => Concern::Keyring(&event.keyring),
+        Event::KeyImported(event) => Concern::Keyring(&event.keyring),
+        Event::KeyCreated(event) => Concern::Keyring(event.key.keyring()),
+        Event::KeyAbandoned(event) => Concern::Keyring(event.key.keyring()),
+        Event::KeyPublished(event) => of_kid(&event.kid),
+        Event::KeySuspended(event) => of_kid(&event.kid),
+        Event::KeyResumed(event) => of_kid(&event.kid),
+        Event::KeyCompromised(event) => of_kid(&event.kid),
+        Event::KeyWithdrawn(event) => of_kid(&event.kid),
+        Event::DaemonStart(_)
+        | Event::DaemonStop(_)
+        | Event::ClockStepped(_)
+        | Event::ClockSettled(_)
+        | Event::KeystoreLost(_)
+        | Event::KeystoreRecovered(_)
+        | Event::KeystoreRejected(_)
+        | Event::LogAdopted(_) => Concern::Everybody,
+        _ => Concern::Nobody,
     }
 }
 
@@ -175,22 +254,14 @@ fn duties(keyring: &Keyring) -> Vec<(Duty, Timestamp)> {
     duties
 }
 
-/// Whether the record changes what the next key of the keyring must be, or takes it away, so that the work begins anew.
-fn changes(record: &Record, keyring: &Keyring) -> bool {
-    let of_kid = |kid: &str| keyring.key(kid).is_some();
+/// Whether the record changes what the next key of its keyring must be, or takes it away, so that the work begins anew.
+fn changes(record: &Record) -> bool {
     match &record.event {
-        Event::KeyringChanged(event) => event.keyring == keyring.name,
-        Event::KeyringTiming(event) => event.keyring == keyring.name,
-        Event::KeyCompromised(event) => of_kid(&event.kid),
+        Event::KeyringChanged(_) | Event::KeyringTiming(_) | Event::KeyCompromised(_) => true,
         // What the machine abandons by itself, it has replaced.
-        Event::KeyAbandoned(event) => event.key.keyring() == keyring.name && record.asked.caller.is_some(),
+        Event::KeyAbandoned(_) => record.asked.caller.is_some(),
         _ => false,
     }
-}
-
-/// How long a duty may take: to make a key (G), to have it known everywhere (D + e), and a little.
-fn tolerance(keyring: &Keyring, now: Timestamp) -> Duration {
-    keyring.lead_at(now) + step_time(keyring)
 }
 
 /// How long one step of a rotator may take, in which it does not look at its clock: to make a key.

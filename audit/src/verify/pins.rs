@@ -24,7 +24,7 @@ pub(super) fn check(options: &Options, heads: &[Statement], logs: &[LogReport], 
     }
     for receipt in &options.receipts {
         pinned_by.extend(
-            check_named(options, &receipt.log, "a receipt", logs, findings)
+            (check_named(options, &receipt.log, "a receipt", logs, findings) && goes_on(&receipt.log, logs))
                 .then(|| format!("receipt of {} record {}", receipt.log, receipt.seq)),
         );
     }
@@ -66,9 +66,12 @@ fn check_head(options: &Options, head: &Statement, logs: &[LogReport], findings:
         return None;
     };
     let here = check_named(options, origin, head.name(), logs, findings);
-    // A log that ended can lose nothing more; its head says nothing about the one that goes on from it.
-    let goes_on = logs.iter().any(|log| !log.former && log.origin.as_deref() == Some(origin));
-    (here && goes_on && size > 0).then(|| format!("{} ({origin}, {size} records)", head.name()))
+    (here && goes_on(origin, logs) && size > 0).then(|| format!("{} ({origin}, {size} records)", head.name()))
+}
+
+/// What is known of a log that ended is checked like any other, but it says nothing about the log that goes on from it.
+fn goes_on(origin: &str, logs: &[LogReport]) -> bool {
+    logs.iter().any(|log| !log.former && log.origin.as_deref() == Some(origin))
 }
 
 /// Whether the log that something names is here. With `--keys-only`, what is about a use log is passed over.
@@ -97,17 +100,17 @@ fn check_min_size(options: &Options, least: &super::MinSize, logs: &[LogReport],
         let finding = Finding::new(Verdict::Truncated, "the log is shorter than --min-size").of(label);
         findings.push(finding.differ(format_args!("{} covered records", least.size), format_args!("{} covered records", log.size)));
     }
-    (least.size > 0).then(|| format!("--min-size {} of {label}", least.size))
+    (least.size > 0 && !log.former).then(|| format!("--min-size {} of {label}", least.size))
 }
 
 /// The receipts of one log: each record is there, and is the one that the receipt names.
 pub(super) fn receipts(options: &Options, origin: &str, scan: &Scan, findings: &mut Findings) {
     for receipt in options.receipts.iter().filter(|receipt| receipt.log == origin) {
         let finding = match scan.leaf(receipt.seq) {
-            Some(leaf) if leaf == receipt.leaf => continue,
-            Some(leaf) => {
+            Some((leaf, _)) if *leaf == receipt.leaf => continue,
+            Some((leaf, at)) => {
                 let text = format!("record {} is not the one that its receipt names", receipt.seq);
-                Finding::new(Verdict::Tampered, text).differ(receipt.leaf, leaf)
+                Finding::new(Verdict::Tampered, text).at(at).differ(receipt.leaf, leaf)
             }
             None => {
                 let finding = Finding::new(Verdict::Truncated, "the record of a receipt is missing");

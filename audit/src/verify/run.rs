@@ -14,13 +14,13 @@ use crate::time::Timestamp;
 
 use super::chain::{Scan, Visit, Wanted};
 use super::eras::{self, Begun, Era};
-use super::finding::{Finding, Findings, Verdict};
+use super::finding::{Finding, Findings, Location, Verdict};
 use super::keylog::KeyLog;
 use super::notes::{self, Judged, Statement};
 use super::rotation::Rotation;
 use super::signers::Signers;
 use super::uses::UseCheck;
-use super::{Bookmark, Input, Options, pins, resume};
+use super::{Bookmark, Input, LogFiles, Options, pins, resume};
 
 /// What was found out about one log.
 #[derive(Clone, Debug, Serialize)]
@@ -177,6 +177,7 @@ impl Run<'_> {
             self.check_former(log, eras);
             let mut report = self.settle(log, eras, scan, &disk);
             report.judged = keys.keyrings().size();
+            keys.signed(report.size + report.unwitnessed);
             self.logs.push(report);
             logs.push(keys);
         }
@@ -197,15 +198,17 @@ impl Run<'_> {
         let heads = keys.iter().flat_map(KeyLog::uses_heads).map(|(_, head)| head.size);
         let sizes: Vec<u64> = heads.chain(keys.iter().flat_map(KeyLog::uses_pruned).map(|(_, pruned)| pruned.first)).collect();
         let (scan, disk) = self.scan(log, eras, (&sizes, bookmark), &mut check)?;
-        let (signatures, unjudged, lost) = (check.signatures(), check.unjudged(), check.lost());
         self.check_former(log, eras);
         let accepted = eras::adopter(eras, LogKind::Uses, log.origin()).map(|(_, adopted)| known(adopted));
         self.compare_heads(&scan, keys, accepted);
-        self.compare_prunings(&scan, keys);
-        if unjudged > 0 {
-            let text = format!("{unjudged} signatures name a state of the key log that could not be replayed, so nobody can judge them");
-            self.findings.push(Finding::new(Verdict::Illegal, text).of(scan.created().map_or(&log.files.name, |created| &created.origin)));
-        }
+        self.compare_prunings(log.files, &scan, keys);
+        let label = scan.created().map_or(&log.files.name, |created| &created.origin);
+        let unjudged = check.unjudged().map_or(0, |(count, at)| {
+            let text = format!("{count} signatures name a state of the key log that could not be replayed, so nobody can judge them");
+            self.findings.push(Finding::new(Verdict::Illegal, text).of(label).at(at));
+            count
+        });
+        let (signatures, lost) = (check.signatures(), check.lost());
         let mut report = self.settle(log, eras, scan, &disk);
         report.judged = report.checked.saturating_sub(unjudged + lost);
         // What records say that nobody signed for does not count.
@@ -271,12 +274,13 @@ impl Run<'_> {
             notes::judge(&scan, (origin, accepted), by, (disk, &remembered), &mut self.findings)
         });
         let Judged { covered, signed, stated, used } = judged.unwrap_or_default();
-        let keys = signers.map(|signers| signers.needed(&used)).unwrap_or_default();
+        let keys = signers.as_ref().map(|signers| signers.needed(&used)).unwrap_or_default();
         let ended = adopter.and_then(|(by, adopted)| self.check_end(&scan, &label, by, adopted));
         // The log that goes on vouches for all that it adopted, whether or not a checkpoint of that very size was ever signed.
         let vouched = ended.as_ref().map(|ended| ended.size);
         let size = vouched.unwrap_or(covered.as_ref().map_or(0, |covered| covered.size));
         let signed = vouched.unwrap_or(signed);
+        let signed_by = signers.as_ref().and_then(|signers| signers.in_force(size)).map(ToString::to_string);
         self.check_place(log, &scan, &label, (adopter.is_some(), size));
         let torn = scan.settle_unreadable(stated, adopter.map(|(_, adopted)| adopted.size), &label, &mut self.findings);
         if signed == 0 {
@@ -308,7 +312,7 @@ impl Run<'_> {
             judged: 0,
             signatures: 0,
             seen: 0,
-            bookmark: scan.bookmark(size).cloned(),
+            bookmark: scan.bookmark(size).map(|bookmark| Bookmark { key: signed_by, ..bookmark.clone() }),
             head: covered.map(|covered| covered.note),
             former: log.former || adopter.is_some(),
             ended,
@@ -326,7 +330,7 @@ impl Run<'_> {
             self.findings.push(Finding::new(Verdict::Unpinned, "no checkpoint covers log.adopted").of(label));
         }
         // Where its segment was pruned, the record stands in `genesis`, and only its hash in the tree.
-        if let Some(kept) = scan.leaf(1).filter(|kept| *kept != leaf) {
+        if let Some(kept) = scan.leaf(1).map(|(kept, _)| *kept).filter(|kept| *kept != leaf) {
             let finding = Finding::new(Verdict::Tampered, "log.adopted, in `genesis`, is not the record whose hash was kept").of(label);
             self.findings.push(finding.differ(kept, leaf));
         }
@@ -384,7 +388,7 @@ impl Run<'_> {
 
     /// What is missing at the beginning of a use log against what the key log says was pruned. Fewer records may be missing than it says: a
     /// pruning that was cut short is taken up again.
-    fn compare_prunings(&mut self, scan: &Scan, keys: &[KeyLog]) {
+    fn compare_prunings(&mut self, files: &LogFiles<'_>, scan: &Scan, keys: &[KeyLog]) {
         let Some(created) = scan.created() else { return };
         let mut recorded = 0;
         for (at, pruned) in keys.iter().flat_map(KeyLog::uses_pruned).filter(|(_, pruned)| pruned.origin == created.origin) {
@@ -397,7 +401,9 @@ impl Run<'_> {
         }
         if scan.first() > recorded {
             let text = "the beginning of the use log is missing, and no uses.pruned of the key log says that it was pruned";
+            let file = files.segments.first().map_or(&files.name, |segment| &segment.name).clone();
             let finding = Finding::new(Verdict::Truncated, text).of(&created.origin);
+            let finding = finding.at(&Location { file, line: 1, seq: scan.first(), offset: 0 });
             self.findings
                 .push(finding.differ(format_args!("records from {recorded} on"), format_args!("records from {} on", scan.first())));
         }

@@ -16,8 +16,8 @@ use super::finding::{Finding, Findings, Location, Verdict};
 #[derive(Debug, Default)]
 pub(super) struct LogKeys {
     links: Vec<Link>,
-    /// Why `log.created` names no key.
-    defect: Option<String>,
+    /// Why `log.created` names no key, and where it stands.
+    defect: Option<(String, Location)>,
     /// Set while nobody knows which key was in force at this size, because the records before it are not read and none after it has said so.
     unknown_from: Option<u64>,
     /// Below this size nobody knows which key was in force.
@@ -29,22 +29,33 @@ struct Link {
     key: VerifierKey,
     /// The least size that this key must sign for.
     from: u64,
-    /// The record that brought it; `None` for the first.
+    /// The record that brought it; `None` where that is not read.
     at: Option<Location>,
 }
 
 impl LogKeys {
     /// The key that the first record names.
-    pub(super) fn created(&mut self, event: &LogCreated) {
+    pub(super) fn created(&mut self, event: &LogCreated, at: &Location) {
         match event.key.parse() {
-            Ok(key) => self.links.push(Link { key, from: 0, at: None }),
-            Err(error) => self.defect = Some(format!("log.created names no verifier key: {error}")),
+            Ok(key) => self.links.push(Link { key, from: 0, at: Some(at.clone()) }),
+            Err(error) => self.defect = Some((format!("log.created names no verifier key: {error}"), at.clone())),
         }
     }
 
     /// The records below `size` are not read, and rotations may be among them.
     pub(super) fn unknown_until(&mut self, size: u64) {
         (self.unknown_from, self.unknown_below) = (Some(size), size);
+    }
+
+    /// The same, but an earlier run knew which key was in force at `size`.
+    pub(super) fn resumed(&mut self, size: u64, key: Option<&str>) {
+        self.unknown_until(size);
+        if let Some(key) = key.and_then(|key| key.parse().ok()) {
+            self.unknown_from = None;
+            if self.links.last().is_none_or(|link| link.key != key) {
+                self.links.push(Link { key, from: size, at: None });
+            }
+        }
     }
 
     /// The next key. One that does not follow from the records before is a finding, and signs for nothing.
@@ -108,8 +119,8 @@ pub(super) struct Signers<'r> {
 impl<'r> Signers<'r> {
     /// Compares the log's own keys with the trust file.
     pub(super) fn of(origin: &str, log_keys: &'r LogKeys, trust: Option<&Policy>, findings: &mut Findings) -> Self {
-        if let Some(defect) = &log_keys.defect {
-            findings.push(Finding::new(Verdict::Unsigned, defect).of(origin));
+        if let Some((defect, at)) = &log_keys.defect {
+            findings.push(Finding::new(Verdict::Unsigned, defect).of(origin).at(at));
         }
         let witnesses = trust.map(|trust| trust.witnesses().iter().map(|witness| witness.key.clone()).collect()).unwrap_or_default();
         let Some(trust) = trust else { return Self { log_keys, trusted: Vec::new(), witnesses } };
@@ -141,6 +152,11 @@ impl<'r> Signers<'r> {
         known
     }
 
+    /// The key that a checkpoint of this size must be signed by; `None` where nobody knows.
+    pub(super) fn in_force(&self, size: u64) -> Option<&VerifierKey> {
+        self.log_keys.in_force(size)
+    }
+
     /// Whether a signature by this key is a statement of the log at all.
     pub(super) fn may_sign(&self, key: &VerifierKey) -> bool {
         if self.trusted.is_empty() { self.log_keys.keys().any(|own| own == key) } else { self.trusted.contains(key) }
@@ -148,7 +164,7 @@ impl<'r> Signers<'r> {
 
     /// Whether a checkpoint of this size that these keys signed counts; the log has that many records. If not, what is missing.
     pub(super) fn check(&self, size: u64, signed_by: &[&VerifierKey]) -> Result<(), Box<Finding>> {
-        let Some(key) = self.log_keys.in_force(size) else { return Ok(()) };
+        let Some(key) = self.in_force(size) else { return Ok(()) };
         if !self.may_sign(key) {
             let text = "must be signed by a key that the trust file does not list; if you expect it, add the line that is shown as found";
             return Err(Box::new(Finding::new(Verdict::Unsigned, text).differ(lines(&self.trusted), format_args!("log {key}"))));

@@ -29,11 +29,22 @@ pub(super) struct UseCheck<'k> {
     signatures: u64,
     unjudged: u64,
     lost: u64,
+    first_unjudged: Option<Location>,
 }
 
 impl<'k> UseCheck<'k> {
     pub(super) fn new(keys: &'k KeyLog) -> Self {
-        Self { keys, node: None, time: Timestamp::default(), seen: 0, seen_known: true, signatures: 0, unjudged: 0, lost: 0 }
+        Self {
+            keys,
+            node: None,
+            time: Timestamp::default(),
+            seen: 0,
+            seen_known: true,
+            signatures: 0,
+            unjudged: 0,
+            first_unjudged: None,
+            lost: 0,
+        }
     }
 
     /// Goes on where an earlier run stopped.
@@ -47,9 +58,9 @@ impl<'k> UseCheck<'k> {
         self.signatures
     }
 
-    /// How many of them name a state that could not be replayed.
-    pub(super) fn unjudged(&self) -> u64 {
-        self.unjudged
+    /// How many of them name a state that could not be replayed, and the first of these.
+    pub(super) fn unjudged(&self) -> Option<(u64, &Location)> {
+        self.first_unjudged.as_ref().map(|at| (self.unjudged, at))
     }
 
     /// How many of them name a state that was lost, where the loss was accepted.
@@ -111,8 +122,12 @@ impl<'k> UseCheck<'k> {
                 Finding::new(Verdict::Illegal, "a signature names a state of the key log that the log had not seen").rule("I7").at(at);
             findings.push(finding.differ(format_args!("1 to {}", self.seen), event.size));
         } else if event.size > self.keys.keyrings().size() {
-            let lost = event.size <= self.keys.known();
-            *(if lost { &mut self.lost } else { &mut self.unjudged }) += 1;
+            if event.size <= self.keys.known() {
+                self.lost += 1;
+            } else {
+                self.unjudged += 1;
+                self.first_unjudged.get_or_insert_with(|| at.clone());
+            }
         } else if let Err(Broken { rule, text, expected, found }) = judge(self.keys, record.time, event) {
             findings.push(Finding::new(Verdict::Illegal, text).rule(rule).at(at).differ(expected, found));
         }

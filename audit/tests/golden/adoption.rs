@@ -10,7 +10,8 @@ use claviger_audit::trust::Policy;
 use claviger_audit::verify::{MinSize, NoteFile, Options, Report};
 use claviger_audit::{Algorithm, Timestamp};
 
-use super::builder::{END, FIRST, Files, ORIGIN, SECOND, Story, Writer, at, build, kid, note, verifier_key};
+use super::builder::{END, FIRST, Files, ORIGIN, SECOND, Story, Writer, at, build, kid};
+use super::builder::signing::{note, verifier_key};
 use super::{check, command, log_files, write};
 
 /// How many records of the key log are lost: `uses.head` and `daemon.stop`.
@@ -53,7 +54,7 @@ fn put(files: &mut Files, log: &Writer) {
     }
     files.insert(format!("{folder}/checkpoint"), log.checkpoint());
     let trust = String::from_utf8(files["trust"].clone()).unwrap();
-    let line = format!("log {}\nquorum none", verifier_key(&log.origin, &log.secret));
+    let line = format!("log {}\nquorum none", verifier_key(&log.origin, log.secrets.last().unwrap()));
     files.insert("trust".to_owned(), trust.replace("quorum none", &line).into_bytes());
 }
 
@@ -189,36 +190,69 @@ fn a_key_that_nobody_resumed_signs_nothing() {
     assert_eq!((exit(&report), report.findings.list()[0].rule), (15, Some("I2")), "{:#?}", report.findings.list());
 }
 
-#[test]
-fn a_use_log_ends_alone_and_its_loss_is_acknowledged_as_far_as_it_is_said() {
-    let make = |lost: u64| {
-        let mut files = build(Story::Valid);
-        let second = format!("log/uses/{SECOND}");
-        let kept = lines(&files[&second])[..3].concat();
-        files.insert(second.clone(), kept);
-        let ended = tree([&files[&format!("log/uses/{FIRST}")], &files[&second]]);
-        set_aside(&mut files, "uses");
-        let uses = adopting(LogKind::Uses, &format!("{ORIGIN}/uses/a"), 4, ended, lost);
-        // The key log of before goes on: one more record, under its own key.
-        let mut bytes = files[KEYS].clone();
+/// The use log lost its tail: it ends alone, and the key log goes on with `events` under its own key.
+fn uses_alone(lost: u64, roll: bool, events: impl Fn(&Writer) -> Vec<Event>) -> Files {
+    let mut files = build(Story::Valid);
+    let second = format!("log/uses/{SECOND}");
+    let kept = lines(&files[&second])[..3].concat();
+    files.insert(second.clone(), kept);
+    let ended = tree([&files[&format!("log/uses/{FIRST}")], &files[&second]]);
+    set_aside(&mut files, "uses");
+    let mut uses = adopting(LogKind::Uses, &format!("{ORIGIN}/uses/a"), 4, ended, lost);
+    if roll {
+        uses.roll(END + 6, Hash::digest);
+    }
+    let mut bytes = files[KEYS].clone();
+    for event in events(&uses) {
         let last = lines(&bytes).last().unwrap().strip_suffix(b"\n").unwrap().to_vec();
         let before = Record::parse(&last).unwrap();
-        let event = Event::UsesHead(uses.head());
         let record = Record { seq: before.seq + 1, time: at(END + 6), prev: leaf_hash(&last), event, ..before };
         bytes.extend([record.to_line().unwrap(), b"\n".to_vec()].concat());
-        let (size, root) = tree([&bytes]);
-        let secret = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
-        files.insert("log/keys/checkpoint".to_owned(), note(&format!("{ORIGIN}/keys"), size, root, &secret));
-        files.insert(KEYS.to_owned(), bytes);
-        put(&mut files, &uses);
-        files
-    };
+    }
+    let (size, root) = tree([&bytes]);
+    let secret = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
+    files.insert("log/keys/checkpoint".to_owned(), note(&format!("{ORIGIN}/keys"), size, root, &secret));
+    files.insert(KEYS.to_owned(), bytes);
+    put(&mut files, &uses);
+    files
+}
+
+#[test]
+fn a_use_log_ends_alone_and_its_loss_is_acknowledged_as_far_as_it_is_said() {
+    let make = |lost| uses_alone(lost, false, |uses| vec![Event::UsesHead(uses.head())]);
     let whole = tree([&build(Story::Valid)[&format!("log/uses/{FIRST}")], &build(Story::Valid)[&format!("log/uses/{SECOND}")]]).0;
     let lost = whole - 8;
     let files = make(lost);
     let report = check(&files, &options(&files));
     assert_eq!((report.findings.list(), exit(&report)), (&[][..], 0));
     assert_eq!(exit(&check(&make(lost - 1), &options(&files))), 11);
+}
+
+#[test]
+fn a_log_that_goes_on_may_be_pruned_and_still_says_from_where() {
+    let first = |uses: &Writer| uses.segments[0].1.clone();
+    let files = |genesis: &dyn Fn(&[&[u8]]) -> Vec<u8>| {
+        let mut files = uses_alone(5, true, |uses| {
+            let (size, root) = tree([&first(uses)]);
+            let origin = uses.origin.clone();
+            let pruned = UsesPruned { of: "a".into(), origin, first: size, root, before: at(END + 6), reason: "old".into() };
+            vec![Event::UsesHead(uses.head()), Event::UsesPruned(pruned)]
+        });
+        let segment = files.remove(&format!("log/uses/{FIRST}")).unwrap();
+        let hashes = lines(&segment).into_iter().flat_map(|line| *leaf_hash(line.strip_suffix(b"\n").unwrap()).as_bytes());
+        files.insert("log/uses/00000000000000000000.hashes".to_owned(), hashes.collect());
+        files.insert("log/uses/genesis".to_owned(), genesis(&lines(&segment)));
+        files
+    };
+    let both = files(&|lines| lines.concat());
+    let report = check(&both, &options(&both));
+    assert_eq!((report.findings.list(), exit(&report)), (&[][..], 0));
+    assert_eq!((report.logs[1].first, report.logs[2].ended.as_ref().map(|ended| ended.lost)), (2, Some(5)));
+    // Its second line is as much part of the log as its first.
+    let more = files(&|lines| String::from_utf8(lines.concat()).unwrap().replace("\"lost\":5", "\"lost\":9").into_bytes());
+    assert_eq!(exit(&check(&more, &options(&more))), 10);
+    let one = files(&|lines| lines[0].to_vec());
+    assert_ne!(exit(&check(&one, &options(&one))), 0);
 }
 
 #[test]

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use claviger_audit::checkpoint::Checkpoint;
 use claviger_audit::event::*;
 use claviger_audit::jwk::PublicKey;
 use claviger_audit::jwks;
@@ -14,11 +13,16 @@ use claviger_audit::keyrings::Keyrings;
 use claviger_audit::line::genesis_prev;
 use claviger_audit::merkle::{Frontier, Hash, leaf_hash};
 use claviger_audit::names::KeyName;
-use claviger_audit::note::{VerifierKey, signed_note};
 use claviger_audit::record::{Asked, Record};
 use claviger_audit::timing::Timing;
 use claviger_audit::{Algorithm, Timestamp};
-use ed25519_dalek::{Signer as _, SigningKey};
+use ed25519_dalek::SigningKey;
+
+#[path = "signing.rs"]
+pub(crate) mod signing;
+
+use signing::{cosigned, note_by, secret, witness};
+pub(crate) use signing::{note, verifier_key};
 
 /// Files by path below the folder.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
@@ -40,13 +44,35 @@ pub(crate) enum Story {
     WrongOrigin,
     WrongSeal,
     ForeignCheckpoint,
+    /// Both log keys are rotated, that of the use log twice.
+    LogKeyRotated,
+    /// The same, and the keys before go on signing.
+    OldLogKeySigns,
+    /// Two of three witnesses saw the log shortly before its end.
+    Witnessed,
+    /// Only one of them did.
+    QuorumMissing,
+    /// The first segment of the use log was pruned.
+    Pruned,
+    /// The same, and the key log does not say so.
+    UnrecordedPruning,
+    LateRotation,
+    NeverWithdrawn,
+}
+
+impl Story {
+    fn is_legal(self) -> bool {
+        use Story::{LogKeyRotated, Pruned, Valid, Witnessed};
+        matches!(self, Valid | LogKeyRotated | Witnessed | Pruned)
+    }
 }
 
 /// A log that is being written.
 pub(crate) struct Writer {
     pub(crate) kind: LogKind,
     pub(crate) origin: String,
-    pub(crate) secret: SigningKey,
+    /// The key that signs, after those that did.
+    pub(crate) secrets: Vec<SigningKey>,
     pub(crate) prev: Hash,
     pub(crate) frontier: Frontier,
     pub(crate) segments: Vec<(String, Vec<u8>)>,
@@ -57,16 +83,12 @@ pub(crate) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_seconds(1_767_225_600) + Duration::from_secs(seconds)
 }
 
-pub(crate) fn verifier_key(name: &str, secret: &SigningKey) -> VerifierKey {
-    VerifierKey::from_jwk(name, &PublicKey::from_ed25519(secret.verifying_key().as_bytes())).unwrap()
-}
-
 impl Writer {
     pub(crate) fn new(kind: LogKind, origin: String, seed: u8, seconds: u64) -> Self {
-        let secret = SigningKey::from_bytes(&[seed; 32]);
+        let secret = secret(seed);
         let key = verifier_key(&origin, &secret).to_string();
         let prev = genesis_prev(&origin, &key);
-        let mut log = Self { kind, origin: origin.clone(), secret, prev, frontier: Frontier::new(), segments: Vec::new() };
+        let mut log = Self { kind, origin: origin.clone(), secrets: vec![secret], prev, frontier: Frontier::new(), segments: Vec::new() };
         log.segments.push((FIRST.to_owned(), Vec::new()));
         let created = LogCreated {
             origin,
@@ -105,27 +127,39 @@ impl Writer {
         record
     }
 
-    fn roll(&mut self, seconds: u64, sha256: impl Fn(&[u8]) -> Hash) {
+    pub(crate) fn roll(&mut self, seconds: u64, sha256: impl Fn(&[u8]) -> Hash) {
         let (_, bytes) = self.segments.last().unwrap();
         let event = LogSegment { last: self.prev, size: bytes.len() as u64, sha256: sha256(bytes) };
         self.segments.push((format!("{:020}.jsonl", self.frontier.size()), Vec::new()));
         self.append(seconds, Event::LogSegment(event));
     }
 
+    /// By the newest key alone.
     pub(crate) fn checkpoint(&self) -> Vec<u8> {
-        note(&self.origin, self.frontier.size(), self.frontier.root(), &self.secret)
+        self.signed_by(&[self.secrets.last().unwrap()])
+    }
+
+    fn signed_by(&self, secrets: &[&SigningKey]) -> Vec<u8> {
+        note_by(&self.origin, self.frontier.size(), self.frontier.root(), secrets)
+    }
+
+    /// The next key signs from the record of this event on.
+    fn key_rotation(&mut self, seed: u8) -> Event {
+        let text = |secret: &SigningKey| verifier_key(&self.origin, secret).to_string();
+        let (old, new) = (text(self.secrets.last().unwrap()), text(&secret(seed)));
+        self.secrets.push(secret(seed));
+        Event::LogKeyRotated(LogKeyRotated { old, new, keystore: "hsm".into(), locator: format!("slot/2/{seed}") })
+    }
+
+    /// By the newest key and the one before it.
+    fn handover(&self) -> Vec<u8> {
+        let count = self.secrets.len();
+        self.signed_by(&[&self.secrets[count - 2], &self.secrets[count - 1]])
     }
 
     pub(crate) fn head(&self) -> UsesHead {
         UsesHead { of: "a".into(), origin: self.origin.clone(), size: self.frontier.size(), root: self.frontier.root() }
     }
-}
-
-/// A checkpoint signed by any key, in the name of the log.
-pub(crate) fn note(origin: &str, size: u64, root: Hash, secret: &SigningKey) -> Vec<u8> {
-    let text = Checkpoint::new(origin, size, root).to_string();
-    let signature = secret.sign(text.as_bytes()).to_bytes();
-    signed_note(&text, &[(&verifier_key(origin, secret), signature)]).unwrap().to_string().into_bytes()
 }
 
 /// The two logs while the story is told.
@@ -134,6 +168,10 @@ struct Teller {
     keys: Writer,
     uses: Writer,
     keyrings: Keyrings,
+    /// What the key log tells while the rotation is due.
+    meanwhile: Vec<(u64, Event)>,
+    /// When the second key took over.
+    rotated: u64,
     files: Files,
 }
 
@@ -154,14 +192,15 @@ fn timing() -> Timing {
     }
 }
 
-const DAY: u64 = 86_400;
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
 /// When the second key takes over.
 const ROTATION: u64 = 30 * DAY + 2;
 /// When the last record is written.
 pub(crate) const END: u64 = ROTATION + 2_000;
 
 fn public(number: u32) -> PublicKey {
-    let secret = SigningKey::from_bytes(&[100 + u8::try_from(number).unwrap(); 32]);
+    let secret = secret(100 + u8::try_from(number).unwrap());
     PublicKey::from_ed25519(secret.verifying_key().as_bytes())
 }
 
@@ -178,7 +217,7 @@ impl Teller {
         let record = self.keys.append(seconds, event);
         // A wrong story is illegal at some point; it is told to its end nevertheless.
         let legal = self.keyrings.apply(&record);
-        assert!(legal.is_ok() || self.story != Story::Valid, "{legal:?}");
+        assert!(legal.is_ok() || !self.story.is_legal(), "{legal:?}");
     }
 
     fn key(&mut self, seconds: u64, number: u32) {
@@ -270,10 +309,20 @@ impl Teller {
     }
 
     fn rotation(&mut self) {
-        let seconds = if self.story == Story::EarlyActivation { 160 } else { ROTATION };
+        let seconds = match self.story {
+            Story::EarlyActivation => 160,
+            Story::LateRotation => ROTATION + 3 * HOUR,
+            _ => ROTATION,
+        };
         let story = self.story;
+        for (seconds, event) in std::mem::take(&mut self.meanwhile) {
+            self.keys(seconds, event);
+        }
         self.file(&format!("log/uses/{FIRST}.checkpoint"), self.uses.checkpoint());
         self.uses.roll(seconds, |bytes| Hash::digest(if story == Story::WrongSeal { b"other" } else { bytes }));
+        if matches!(story, Story::LogKeyRotated | Story::OldLogKeySigns) {
+            self.rotate_log_keys(seconds);
+        }
         let rotated = KeyRotated {
             keyring: "access".into(),
             from: Some(kid(1)),
@@ -286,6 +335,7 @@ impl Teller {
             timing: 4,
         };
         self.keys(seconds, Event::KeyRotated(rotated));
+        self.rotated = if story == Story::EarlyActivation { ROTATION } else { seconds };
         let size = self.keys.frontier.size();
         self.sign(seconds + 1, 1, 11);
         self.seen(seconds + 2);
@@ -296,15 +346,70 @@ impl Teller {
         self.sign(seconds + 20, 2, size);
     }
 
+    fn rotate_log_keys(&mut self, seconds: u64) {
+        let event = self.keys.key_rotation(11);
+        self.keys(seconds, event);
+        self.file("log/keys/rotated.checkpoint", self.keys.handover());
+        for seed in [12, 13] {
+            let event = self.uses.key_rotation(seed);
+            self.uses.append(seconds, event);
+            self.file(&format!("log/uses/rotated-{seed}.checkpoint"), self.uses.handover());
+        }
+    }
+
     fn end(&mut self) {
-        let withdrawn = KeyWithdrawn { kid: kid(1), destroy_after: at(ROTATION + 970 + 7 * DAY) };
-        self.keys(ROTATION + 970, Event::KeyWithdrawn(withdrawn));
-        self.served(ROTATION + 971);
-        self.seen(ROTATION + 972);
-        self.sign(ROTATION + 1_000, 2, self.keys.frontier.size());
-        self.keys(END, Event::UsesHead(self.uses.head()));
-        self.keys(END, Event::DaemonStop(DaemonStop { reason: "asked to".into() }));
-        self.seen(END);
+        let mut rotated = self.rotated;
+        if self.story == Story::NeverWithdrawn {
+            self.key(rotated + 100, 3);
+            self.served(rotated + 101);
+            (1..4).for_each(|hour| self.keys(rotated + hour * HOUR, Event::LogHeartbeat(LogHeartbeat {})));
+            rotated += 4 * HOUR;
+        } else {
+            let withdrawn = KeyWithdrawn { kid: kid(1), destroy_after: at(rotated + 970 + 7 * DAY) };
+            self.keys(rotated + 970, Event::KeyWithdrawn(withdrawn));
+        }
+        let end = rotated + 2_000;
+        self.served(rotated + 971);
+        self.seen(rotated + 972);
+        self.sign(rotated + 1_000, 2, self.keys.frontier.size());
+        self.witness();
+        self.keys(end, Event::UsesHead(self.uses.head()));
+        if self.story == Story::Pruned {
+            let (first, root) = self.first_segment();
+            let (of, origin, before) = ("a".into(), self.uses.origin.clone(), at(ROTATION));
+            self.keys(end, Event::UsesPruned(UsesPruned { of, origin, first, root, before, reason: "ninety days".into() }));
+        }
+        self.keys(end, Event::DaemonStop(DaemonStop { reason: "asked to".into() }));
+        self.seen(end);
+    }
+
+    /// Witnesses see the logs as they are now; the records that follow are signed only.
+    fn witness(&mut self) {
+        let cosigners = match self.story {
+            Story::Witnessed => vec![(1, at(END - 900)), (3, at(END - 600))],
+            Story::QuorumMissing => vec![(2, at(END - 600))],
+            _ => return,
+        };
+        for (name, note) in [("keys", self.keys.checkpoint()), ("uses", self.uses.checkpoint())] {
+            self.file(&format!("log/{name}/witnessed.checkpoint"), cosigned(&note, &cosigners));
+        }
+    }
+
+    /// How many records the first segment of the use log has, and the root over them.
+    fn first_segment(&self) -> (u64, Hash) {
+        let mut frontier = Frontier::new();
+        frontier.extend(leaves(&self.uses.segments[0].1));
+        (frontier.size(), frontier.root())
+    }
+
+    /// What `audit prune` leaves of the first segment of the use log.
+    fn prune(&mut self) {
+        let (_, bytes) = &self.uses.segments[0];
+        let hashes: Vec<[u8; 32]> = leaves(bytes).map(|leaf| *leaf.as_bytes()).collect();
+        let genesis = bytes.split_inclusive(|byte| *byte == b'\n').next().unwrap().to_vec();
+        self.files.remove(&format!("log/uses/{FIRST}"));
+        self.file("log/uses/00000000000000000000.hashes", hashes.concat());
+        self.file("log/uses/genesis", genesis);
     }
 
     fn file(&mut self, name: &str, bytes: Vec<u8>) {
@@ -316,15 +421,26 @@ impl Teller {
             for (segment, bytes) in &log.segments {
                 self.files.insert(format!("log/{}/{segment}", log.kind.name()), bytes.clone());
             }
-            let foreign = SigningKey::from_bytes(&[9; 32]);
             let checkpoint = match self.story {
-                Story::ForeignCheckpoint => note(&log.origin, log.frontier.size(), log.frontier.root(), &foreign),
+                Story::ForeignCheckpoint => log.signed_by(&[&secret(9)]),
+                Story::OldLogKeySigns => log.signed_by(&[&log.secrets[0]]),
                 _ => log.checkpoint(),
             };
             self.files.insert(format!("log/{}/checkpoint", log.kind.name()), checkpoint);
         }
-        let trust: Vec<String> = [&self.keys, &self.uses].map(|log| format!("log {}\n", verifier_key(&log.origin, &log.secret))).to_vec();
-        self.file("trust", format!("# The logs of the golden files.\n{}quorum none\n", trust.concat()).into_bytes());
+        if matches!(self.story, Story::Pruned | Story::UnrecordedPruning) {
+            self.prune();
+        }
+        let logs = [&self.keys, &self.uses].into_iter().flat_map(|log| log.secrets.iter().map(|secret| verifier_key(&log.origin, secret)));
+        let trust: Vec<String> = logs.map(|key| format!("log {key}\n")).collect();
+        let quorum = match self.story {
+            Story::Witnessed | Story::QuorumMissing => {
+                let lines: Vec<String> = (1..4).map(witness).map(|(name, key)| format!("witness {name} {key}\n")).collect();
+                format!("{}group two-of-three 2 w1 w2 w3\nquorum two-of-three", lines.concat())
+            }
+            _ => "quorum none".to_owned(),
+        };
+        self.file("trust", format!("# The logs of the golden files.\n{}{quorum}\n", trust.concat()).into_bytes());
         let body = jwks::body(&self.keyrings, &"issuer/main".parse().unwrap()).unwrap();
         self.file("jwks.json", body);
         let receipt = format!(r#"{{"leaf":"{}","log":"{}","seq":{}}}"#, self.uses.prev, self.uses.origin, self.uses.frontier.size() - 1);
@@ -333,15 +449,30 @@ impl Teller {
     }
 }
 
+/// The leaf hashes of the lines of a segment.
+fn leaves(segment: &[u8]) -> impl Iterator<Item = Hash> {
+    segment.split_inclusive(|byte| *byte == b'\n').map(|line| leaf_hash(line.trim_ascii_end()))
+}
+
 /// Tells a story to its end: the logs under `log/`, and what a verifier of the true story brings along.
 pub(crate) fn build(story: Story) -> Files {
+    let hours = if story == Story::LateRotation { 1..4 } else { 0..0 };
+    tell(story, hours.map(|hour| (ROTATION + hour * HOUR, Event::LogHeartbeat(LogHeartbeat {}))).collect())
+}
+
+/// The late rotation, three hours after it was due, with another reason for it; times are seconds after that date, or before it.
+pub(crate) fn build_late(meanwhile: Vec<(i64, Event)>) -> Files {
+    tell(Story::LateRotation, meanwhile.into_iter().map(|(seconds, event)| (ROTATION.saturating_add_signed(seconds), event)).collect())
+}
+
+fn tell(story: Story, meanwhile: Vec<(u64, Event)>) -> Files {
     let origin = if story == Story::WrongOrigin { "example.net/other" } else { ORIGIN };
     let keys = Writer::new(LogKind::Keys, format!("{origin}/keys"), 1, 0);
     let uses = Writer::new(LogKind::Uses, format!("{origin}/uses/a"), 2, 0);
     let mut keyrings = Keyrings::default();
     let line = keys.segments[0].1.trim_ascii_end();
     keyrings.apply(&Record::parse(line).unwrap()).unwrap();
-    let mut teller = Teller { story, keys, uses, keyrings, files: Files::new() };
+    let mut teller = Teller { story, keys, uses, keyrings, meanwhile, rotated: ROTATION, files: Files::new() };
     teller.beginning();
     teller.rotation();
     teller.end();

@@ -3,14 +3,15 @@
 //! In scope: what somebody without the log key does to the bytes, and which wrong stories there are. Out of scope: what the verifier says.
 
 use claviger_audit::merkle::Hash;
-use ed25519_dalek::SigningKey;
 
+use super::builder::signing::secret;
 use super::builder::{FIRST, Files, ORIGIN, SECOND, Story, build, note};
 
-/// A defect: its name, the exit code under `--trust` and `--min-size 1`, and its `log` folder.
+/// A defect: its name, the exit code under `--trust` and `--min-size 1`, the good logs whose trust file is meant, and its `log` folder.
 pub(crate) struct Defect {
     pub(crate) name: &'static str,
     pub(crate) exit: u8,
+    pub(crate) trust: &'static str,
     pub(crate) files: Files,
 }
 
@@ -45,6 +46,7 @@ pub(crate) fn all() -> Vec<Defect> {
     let mut defects = bytes();
     defects.extend(whole_files());
     defects.extend(stories());
+    defects.extend(later_stories());
     // What a verifier brings along is always that of the true story.
     for defect in &mut defects {
         defect.files.retain(|name, _| name.starts_with("log/"));
@@ -53,7 +55,7 @@ pub(crate) fn all() -> Vec<Defect> {
 }
 
 fn defect(name: &'static str, exit: u8, files: Files) -> Defect {
-    Defect { name, exit, files }
+    Defect { name, exit, trust: "valid", files }
 }
 
 fn bytes() -> Vec<Defect> {
@@ -90,8 +92,7 @@ fn bytes() -> Vec<Defect> {
 }
 
 fn whole_files() -> Vec<Defect> {
-    let secret = SigningKey::from_bytes(&[1; 32]);
-    let other = note(&format!("{ORIGIN}/keys"), 3, Hash::digest(b"another root"), &secret);
+    let other = note(&format!("{ORIGIN}/keys"), 3, Hash::digest(b"another root"), &secret(1));
     let with_lines_only = |files: &mut Files| {
         files.retain(|name, _| name == KEYS);
         files.insert(KEYS.to_owned(), Vec::new());
@@ -133,5 +134,24 @@ fn stories() -> Vec<Defect> {
         defect("wrong-origin", 16, build(Story::WrongOrigin)),
         defect("wrong-seal", 10, build(Story::WrongSeal)),
         defect("foreign-checkpoint", 13, build(Story::ForeignCheckpoint)),
+    ]
+}
+
+/// Good logs beside the first, by the name of their folder.
+pub(crate) const GOOD: [(&str, Story); 4] =
+    [("valid", Story::Valid), ("log-key-rotated", Story::LogKeyRotated), ("witnessed", Story::Witnessed), ("pruned", Story::Pruned)];
+
+fn later_stories() -> Vec<Defect> {
+    let under = |trust: &'static str, defect: Defect| Defect { trust, ..defect };
+    let mut hashes = build(Story::Pruned);
+    hashes.get_mut("log/uses/00000000000000000000.hashes").unwrap()[40] ^= 1;
+    vec![
+        defect("log-key-not-in-trust", 13, build(Story::LogKeyRotated)),
+        under("log-key-rotated", defect("old-log-key-signs", 13, build(Story::OldLogKeySigns))),
+        under("witnessed", defect("quorum-missing", 13, build(Story::QuorumMissing))),
+        defect("pruning-unrecorded", 11, build(Story::UnrecordedPruning)),
+        defect("pruned-hashes-wrong", 10, hashes),
+        defect("late-rotation", 15, build(Story::LateRotation)),
+        defect("never-withdrawn", 15, build(Story::NeverWithdrawn)),
     ]
 }

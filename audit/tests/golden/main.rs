@@ -7,6 +7,7 @@
 mod adoption;
 mod builder;
 mod defects;
+mod later;
 
 use std::fs;
 use std::io::{BufRead, Cursor};
@@ -94,7 +95,9 @@ fn write(folder: &Path, files: &Files) {
 #[test]
 fn the_builder_makes_the_committed_files() {
     let mut made = Files::new();
-    made.extend(build(Story::Valid).into_iter().map(|(name, bytes)| (format!("valid/{name}"), bytes)));
+    for (folder, story) in defects::GOOD {
+        made.extend(build(story).into_iter().map(|(name, bytes)| (format!("{folder}/{name}"), bytes)));
+    }
     for defect in defects::all() {
         made.extend(defect.files.into_iter().map(|(name, bytes)| (format!("defect/{}/{name}", defect.name), bytes)));
     }
@@ -121,9 +124,10 @@ fn the_valid_logs_are_verified() {
 
 #[test]
 fn each_defect_has_its_exit_code() {
-    let options = pins(&build(Story::Valid));
+    let pins = defects::GOOD.map(|(folder, story)| (folder, pins(&build(story))));
     for defect in defects::all() {
-        let report = check(&defect.files, &options);
+        let (_, options) = pins.iter().find(|(folder, _)| *folder == defect.trust).unwrap();
+        let report = check(&defect.files, options);
         assert_eq!(report.verdict.exit_code(), defect.exit, "{}: {:#?}", defect.name, report.findings.list());
     }
 }
@@ -160,19 +164,10 @@ fn a_quorum_is_never_passed_over() {
     let valid = build(Story::Valid);
     let witness = "witness w witness.example+00000000+AA==";
     assert!(Policy::parse(format!("{witness}\nquorum w\n").as_bytes()).is_err());
-    let key = cosigner_key("witness.example");
+    let (_, key) = builder::signing::witness(1);
     let text = String::from_utf8(valid["trust"].clone()).unwrap().replace("quorum none", &format!("witness w {key}\nquorum w"));
     let report = check(&valid, &Options { trust: Some(text.parse().unwrap()), ..pins(&valid) });
     assert_eq!(report.verdict, Verdict::Unsigned);
-}
-
-/// C2SP tlog-cosignature: key ID is the start of `SHA-256(name || LF || 0x04 || key)`.
-fn cosigner_key(name: &str) -> String {
-    use base64::Engine as _;
-    let public = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key();
-    let typed = [&[4], public.as_bytes().as_slice()].concat();
-    let hash = claviger_audit::merkle::Hash::digest(&[name.as_bytes(), b"\n", &typed].concat());
-    format!("{name}+{}+{}", &hash.to_string()[..8], base64::engine::general_purpose::STANDARD.encode(typed))
 }
 
 #[test]
@@ -284,9 +279,13 @@ fn command(arguments: &[&str]) -> (i32, String) {
 }
 
 fn verify_command(folder: &str, more: &[&str]) -> (i32, String) {
-    let log = format!("{folder}/log");
+    verify_under("valid", folder, more)
+}
+
+fn verify_under(good: &str, folder: &str, more: &[&str]) -> (i32, String) {
+    let (log, trust) = (format!("{folder}/log"), format!("{good}/trust"));
     let now = now().to_string();
-    let standard = ["verify", &log, "--trust", "valid/trust", "--max-age", "1h", "--now", &now];
+    let standard = ["verify", &log, "--trust", &trust, "--max-age", "1h", "--now", &now];
     command(&[&standard[..], more].concat())
 }
 
@@ -297,7 +296,7 @@ fn the_command_says_what_the_library_says() {
     assert!(text.starts_with("verified (exit 0): "), "{text}");
     assert!(text.contains("I3 slack  0d 00:00:08.000"), "{text}");
     for defect in defects::all() {
-        let (code, text) = verify_command(&format!("defect/{}", defect.name), &["--min-size", "1"]);
+        let (code, text) = verify_under(defect.trust, &format!("defect/{}", defect.name), &["--min-size", "1"]);
         assert_eq!(code, i32::from(defect.exit), "{}: {text}", defect.name);
         assert!(text.lines().next().unwrap().contains(&format!("(exit {code})")), "{text}");
     }

@@ -25,6 +25,7 @@ mod planning;
 mod simulation;
 mod telling;
 mod verbs;
+mod verified;
 
 pub(super) const MINUTE: Duration = Duration::from_mins(1);
 pub(super) const DAY: Duration = Duration::from_hours(24);
@@ -61,6 +62,8 @@ pub(super) struct Story {
     pub(super) now: Timestamp,
     pub(super) dates: DateGate,
     pub(super) node: &'static str,
+    /// Who asked for the next records; nobody for what the machine does by itself.
+    pub(super) caller: Option<&'static str>,
     /// Keystores that do not answer.
     pub(super) down: BTreeSet<String>,
     pub(super) unavailable: BTreeMap<String, Timestamp>,
@@ -75,6 +78,7 @@ impl Story {
             now: "2026-01-01T00:00:00.000Z".parse().expect("a time"),
             dates: DateGate::Open,
             node: "a",
+            caller: None,
             down: BTreeSet::new(),
             unavailable: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -114,7 +118,7 @@ impl Story {
             durable: 0,
             node: self.node.to_owned(),
             boot: "test".to_owned(),
-            asked: Asked::default(),
+            asked: Asked { caller: self.caller.map(str::to_owned), ..Asked::default() },
             event,
         };
         self.keyrings.apply(&record)?;

@@ -1,12 +1,15 @@
 //! Random schedules in virtual time: keystores that fail and recover, crashes, compromises, operators and changes of mind.
 //!
-//! The plan drives the log; [`check`] then reads the log. In scope: one node. Out of scope: several replicas and a log that cannot be
+//! The plan drives the log; [`check`] and the verifier then read the log. In scope: one node. Out of scope: several replicas and a log that cannot be
 //! written.
 
 use proptest::prelude::*;
 
+use claviger_audit::event::{ClockSettled, ClockStepped, KeystoreLost, KeystoreRecovered, LogHeartbeat};
+
 use super::super::verbs;
 use super::check::{Outage, check};
+use super::verified::broken_rules;
 use super::*;
 
 const RINGS: [&str; 2] = ["access", "other"];
@@ -102,7 +105,7 @@ impl Simulation {
     fn perform(&mut self, action: &Action) {
         let story = &mut self.story;
         match *action {
-            Action::Wait(seconds) => story.run(Duration::from_secs(seconds)),
+            Action::Wait(seconds) => self.wait(Duration::from_secs(seconds)),
             Action::Down(keystore) => drop(story.down.insert(KEYSTORES[keystore].to_owned())),
             Action::Up(keystore) => drop(story.down.remove(KEYSTORES[keystore])),
             Action::Rotate { ring, force } => {
@@ -123,15 +126,40 @@ impl Simulation {
             Action::Crash { steps, seconds } => self.crash(steps, Duration::from_secs(seconds)),
             Action::Doubt(seconds) => self.doubt(Duration::from_secs(seconds)),
         }
+        self.notice();
         self.story.settle();
+    }
+
+    /// A key log has a record every hour.
+    fn wait(&mut self, mut span: Duration) {
+        while span > Duration::ZERO {
+            let step = span.min(60 * MINUTE);
+            self.story.run(step);
+            self.story.append(Event::LogHeartbeat(LogHeartbeat {}));
+            span -= step;
+        }
+    }
+
+    /// Records which keystores answer, as the daemon does soon after it changed.
+    fn notice(&mut self) {
+        for keystore in KEYSTORES {
+            let (down, recorded) = (self.story.down.contains(keystore), self.story.keyrings.lost_keystores().contains(keystore));
+            if down && !recorded {
+                self.story.append(Event::KeystoreLost(KeystoreLost { keystore: keystore.to_owned(), reason: "no answer".to_owned() }));
+            } else if recorded && !down {
+                self.story.append(Event::KeystoreRecovered(KeystoreRecovered { keystore: keystore.to_owned() }));
+            }
+        }
     }
 
     /// A verb that is refused changes nothing; one that is allowed must be legal.
     fn order(&mut self, verb: impl FnOnce(&Keyrings, Timestamp) -> Result<Vec<Event>, Illegal>) {
         let events = verb(&self.story.keyrings, self.story.now).unwrap_or_default();
+        self.story.caller = Some("operator");
         for event in events {
             self.story.append(event);
         }
+        self.story.caller = None;
     }
 
     fn wish(&mut self, ring: usize, change: impl FnOnce(&mut KeyringWish)) {
@@ -148,16 +176,19 @@ impl Simulation {
         story.now = story.now + down;
         story.unavailable.clear();
         story.start();
-        let until = story.now + variant(1).lead();
+        let leads = story.keyrings.all().filter_map(Keyring::timing).map(|in_force| in_force.timing.lead());
+        let until = story.now + leads.max().unwrap_or_default();
         story.dates = DateGate::Held { due_before: story.now, until };
         self.outages.push(Outage { from, held: story.now, until });
     }
 
     fn doubt(&mut self, span: Duration) {
         let from = self.story.now;
+        self.story.append(Event::ClockStepped(ClockStepped { keyring_skew_ms: 30_000, difference_ms: 40_000 }));
         let before = std::mem::replace(&mut self.story.dates, DateGate::Paused);
         self.story.run(span);
         self.story.dates = before;
+        self.story.append(Event::ClockSettled(ClockSettled { difference_ms: 0 }));
         let until = self.story.now;
         self.outages.push(Outage { from, held: until, until });
     }
@@ -166,7 +197,7 @@ impl Simulation {
     fn recover(&mut self) {
         self.story.down.clear();
         (0..RINGS.len()).for_each(|ring| self.perform(&Action::Resume(ring)));
-        self.story.run(3 * DAY);
+        self.wait(3 * DAY);
     }
 }
 
@@ -193,5 +224,6 @@ proptest! {
         simulation.recover();
         let story = &simulation.story;
         prop_assert_eq!(check(&story.records, &simulation.outages, Some(story.now)), Ok(()));
+        prop_assert_eq!(broken_rules(&story.records), Vec::<String>::new());
     }
 }

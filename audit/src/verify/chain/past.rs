@@ -46,10 +46,10 @@ pub(in crate::verify) fn begins_at(files: &LogFiles<'_>) -> u64 {
 
 impl Scan {
     /// The first record is known: which log this is.
-    pub(super) fn begin(&mut self, event: &LogCreated, node: &str) {
+    pub(super) fn begin(&mut self, event: &LogCreated, node: &str, at: &Location) {
         self.created = Some(event.clone());
         self.node = Some(node.to_owned());
-        self.log_keys.created(event);
+        self.log_keys.created(event, at);
     }
 
     /// Reads the hashes of pruned segments, if there are any, as the leaves that they are. Gives the segment to begin with.
@@ -115,15 +115,15 @@ impl Scan {
             }
             visit.line(leaf);
             self.prev = Some(leaf);
-            self.grow(leaf, visit);
+            self.grow(leaf, &at, visit);
         }
         Ok(())
     }
 
     /// Goes on from where an earlier run stopped. Gives the segment to begin with: the one in which the next record lies.
     pub(super) fn resume(&mut self, files: &LogFiles<'_>, bookmark: &Bookmark, visit: &dyn Visit) -> io::Result<usize> {
-        if let Some(FirstRecord { record: Record { event: Event::LogCreated(event), node, .. }, .. }) = first_record(files)? {
-            self.begin(&event, &node);
+        if let Some(FirstRecord { record: Record { event: Event::LogCreated(event), node, .. }, at, .. }) = first_record(files)? {
+            self.begin(&event, &node, &at);
         }
         let numbers: Option<Vec<u64>> = files.segments.iter().map(|segment| number_in(&segment.name, ".jsonl")).collect();
         // Files that have any names are counted from the first of them.
@@ -133,7 +133,7 @@ impl Scan {
         self.due = numbers.get(index).copied().unwrap_or_default();
         self.frontier = Frontier::from_parts(bookmark.size, bookmark.edge.clone()).unwrap_or_default();
         (self.prev, self.time, self.resumed_at) = (Some(bookmark.last), Some(bookmark.time), bookmark.size);
-        self.log_keys.unknown_until(bookmark.size);
+        self.log_keys.resumed(bookmark.size, bookmark.key.as_deref());
         self.remember_root(visit);
         Ok(index)
     }
@@ -152,7 +152,7 @@ impl Scan {
         let wanted = self.wanted.bookmarks.contains(&size);
         if let (true, Some(created), Some(last), Some(time), Some(seen)) = (wanted, &self.created, self.prev, self.time, visit.seen()) {
             let node = self.node.clone().unwrap_or_default();
-            self.bookmarks.insert(size, Bookmark { edge, last, node, origin: created.origin.clone(), seen, size, time });
+            self.bookmarks.insert(size, Bookmark { edge, key: None, last, node, origin: created.origin.clone(), seen, size, time });
         }
     }
 }
