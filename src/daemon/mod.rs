@@ -129,10 +129,7 @@ impl Daemon {
     /// Opens the logs and puts the parts together. Only a log that cannot be trusted, a state folder in use or a configuration that cannot
     /// be read stops it here: keystores, policies and a full disk do not.
     async fn open(config_file: &Path, config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let state = Arc::new(StateDir::lock(&config.state)?);
-        if state.is_adopting()? {
-            return Err(StartError::Adopting);
-        }
+        let state = Arc::new(lock(&config)?);
         let boot = boot_name();
         let opening = |kind| Opening::local(kind, state.log_folder(kind), clock.clone(), config.node.clone(), boot.clone());
         let keys = KeyLog::open(&opening(LogKind::Keys)).map_err(|source| StartError::Log { log: "key", source })?;
@@ -380,6 +377,12 @@ impl Daemon {
         }
         tracing::info!("stopped");
     }
+}
+
+/// The state folder, locked; its logs are nobody's while an adoption of them is not finished.
+fn lock(config: &Config) -> Result<StateDir, StartError> {
+    let state = StateDir::lock(&config.state)?;
+    if state.is_adopting()? { Err(StartError::Adopting) } else { Ok(state) }
 }
 
 /// Installation and origin are part of every key's name and of the logs: a file that names others belongs to another state folder.

@@ -64,9 +64,8 @@ pub(super) fn carried(disk: &dyn Disk, folder: &Path) -> Result<Keyrings, OpenEr
 
 /// How many records of the key log the last records in `bytes`, whole lines of a use log, have seen; 0 if none says.
 pub(super) fn keys_seen(bytes: &[u8]) -> u64 {
-    let records = bytes.split(|byte| *byte == b'\n').rev().filter_map(|line| Record::parse(line).ok());
-    let seen = records.filter_map(|record| seen_by(&record.event)).next();
-    seen.unwrap_or(0)
+    let mut records = bytes.split(|byte| *byte == b'\n').rev().filter_map(|line| Record::parse(line).ok());
+    records.find_map(|record| seen_by(&record.event)).unwrap_or(0)
 }
 
 /// How many records of the key log this record of a use log has seen, if it says so.

@@ -222,7 +222,7 @@ pub(super) fn finish(disk: &dyn Disk, folder: &Path, pruned: Option<&UsesPruned>
     match delete(disk, folder, first) {
         Ok(()) => tracing::warn!(folder = %folder.display(), first, "a pruning that was cut off is finished"),
         Err(error) => {
-            tracing::warn!(folder = %folder.display(), %error, "pruned segments could not be deleted; the next start tries again")
+            tracing::warn!(folder = %folder.display(), %error, "pruned segments could not be deleted; the next start tries again");
         }
     }
     segments.retain(|segment| *segment >= first);

@@ -11,7 +11,7 @@ use claviger_audit::verify::{MinSize, NoteFile, Options, Report};
 use claviger_audit::{Algorithm, Timestamp};
 
 use super::builder::{END, FIRST, Files, ORIGIN, SECOND, Story, Writer, at, build, kid};
-use super::builder::signing::{note, verifier_key};
+use super::builder::{note, verifier_key};
 use super::{check, command, log_files, write};
 
 /// How many records of the key log are lost: `uses.head` and `daemon.stop`.

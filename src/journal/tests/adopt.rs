@@ -29,7 +29,9 @@ fn survey(disk: &FakeDisk) -> Result<Survey, OpenError> {
 /// Both logs with a few records, each covered by a checkpoint, and the key log naming the use log.
 async fn filled() -> FakeDisk {
     let disk = FakeDisk::default();
-    KINDS.into_iter().for_each(|kind| make(&on(&disk, kind), kind));
+    for kind in KINDS {
+        make(&on(&disk, kind), kind);
+    }
     fill(&disk).await;
     disk
 }
@@ -72,15 +74,14 @@ fn first(origin: &str, kind: LogKind) -> LogCreated {
 /// What the shell does, but for the keystore: an earlier intent, or a new one; build all; swap all; forget.
 fn run(disk: &FakeDisk) -> Result<(), AdoptError> {
     let logs = Path::new(LOGS);
-    let intent = match Intent::earlier(disk, logs)? {
-        Some(intent) => intent,
-        None => {
-            let survey = survey(disk)?;
-            let names = (1..=2).map(|number| KeyName::new("test", LOG_KEYRING, number, 7).unwrap()).collect();
-            let intent = Intent::new(disk, logs, &survey.short(), names, Some("a drill"))?;
-            intent.write(disk, logs)?;
-            intent
-        }
+    let intent = if let Some(intent) = Intent::earlier(disk, logs)? {
+        intent
+    } else {
+        let survey = survey(disk)?;
+        let names = (1..=2).map(|number| KeyName::new("test", LOG_KEYRING, number, 7).unwrap()).collect();
+        let intent = Intent::new(disk, logs, &survey.short(), names, Some("a drill"))?;
+        intent.write(disk, logs)?;
+        intent
     };
     for successor in &intent.logs {
         adopt::build(&on(disk, successor.kind), successor, Asked::default(), first(&successor.origin, successor.kind))?;

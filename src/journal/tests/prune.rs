@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use claviger_audit::Algorithm;
 use claviger_audit::checkpoint::Checkpoint;
-use claviger_audit::event::{Event, LogKind, Sign, UsesHead, UsesPruned};
+use claviger_audit::event::{Event, LogAdopted, LogCreated, LogKind, Sign, UsesHead, UsesPruned};
 use claviger_audit::merkle::{Frontier, Hash, leaf_hash};
 use claviger_audit::note::Note;
 use claviger_audit::record::Asked;
@@ -14,8 +14,9 @@ use proptest::prelude::*;
 use tokio::runtime::Handle;
 
 use super::fake::{FakeDisk, Fault, Left, Plan};
-use super::harness::{ManualClock, USES_ORIGIN, denied, make, on_disk, records, signer, verifier_key};
+use super::harness::{ManualClock, USES_ORIGIN, created, denied, make, on_disk, records, signer, verifier_key};
 use crate::clock::Clock as _;
+use crate::journal::create::create_with;
 use crate::journal::disk::Disk as _;
 use crate::journal::prune::{Order, Prunable, PruneError, Pruner, look};
 use crate::journal::{Draft, KeyLog, OpenError, Opened, Opening, UseLog};
@@ -50,7 +51,9 @@ fn sign(exp: i64) -> Draft {
 /// A use log of several segments, a record a minute, covered by a checkpoint. `token` is the record that signs, and for how many minutes.
 async fn filled(count: u32, token: Option<(u32, u64)>) -> (FakeDisk, Arc<ManualClock>) {
     let (disk, clock) = (FakeDisk::default(), ManualClock::start());
-    [LogKind::Keys, LogKind::Uses].into_iter().for_each(|kind| make(&on(&disk, kind, &clock), kind));
+    for kind in [LogKind::Keys, LogKind::Uses] {
+        make(&on(&disk, kind, &clock), kind);
+    }
     let keys = KeyLog::open(&on(&disk, LogKind::Keys, &clock)).unwrap();
     let uses = UseLog::open(&on(&disk, LogKind::Uses, &clock), keys.log.clone()).unwrap();
     let checkpoints = uses.coverage.start(signer(), Handle::current()).unwrap();
@@ -296,6 +299,30 @@ async fn a_crash_at_every_call_deletes_only_what_the_key_log_says_is_gone() {
     }
     // Never begun, all done, and recorded but cut off before the last unlink was durable.
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_log_that_goes_on_from_another_keeps_both_its_first_records() {
+    let (disk, clock) = (FakeDisk::default(), ManualClock::start());
+    make(&on(&disk, LogKind::Keys, &clock), LogKind::Keys);
+    let origin = format!("{USES_ORIGIN}/adopted-2");
+    let first = LogCreated { origin: origin.clone(), key: verifier_key(&origin).to_string(), ..created(LogKind::Uses) };
+    let adopted = LogAdopted { origin: USES_ORIGIN.to_owned(), size: 9, root: Hash::digest(b"root"), lost: 1, reason: None };
+    let opening = on(&disk, LogKind::Uses, &clock);
+    let made = (Asked::default(), first, Some(adopted));
+    create_with(&opening, LogKind::Uses, made, clock.wall(), &mut |_| Ok(())).unwrap();
+    let keys = KeyLog::open(&on(&disk, LogKind::Keys, &clock)).unwrap().log;
+    let uses = UseLog::open(&opening, keys.clone()).unwrap().log;
+    for number in 0..8 {
+        uses.append(denied(&number.to_string())).await.unwrap();
+    }
+    uses.stop().await;
+    keys.stop().await;
+    let lines = content(&disk, 0);
+    look(&disk, Path::new(USES), order(&clock, true)).unwrap();
+    let genesis = disk.content(&Path::new(USES).join("genesis"));
+    let events: Vec<_> = records(&genesis).into_iter().map(|record| record.event.name()).collect();
+    assert_eq!((events, lines.starts_with(&genesis)), (vec!["log.created", "log.adopted"], true));
 }
 
 proptest! {
