@@ -173,6 +173,9 @@ impl Upkeep {
         let appended = operator.keys.append(asked(ask), move |_, _| Ok(records.clone())).await;
         let receipts = appended.map_err(|error| append_refusal(&error))?;
         // Commit point: the key log says that they are gone. A crash from here on is completed at the next start.
+        if let Err(error) = self.checkpoints_of(LogKind::Keys).checkpoint_now().await {
+            tracing::warn!(%error, "until a checkpoint covers the record of the pruning, verifiers miss the segments");
+        }
         if let Err(error) = self.pruner.delete(old.first).await {
             tracing::error!(first = old.first, %error, "segments that were pruned are still there");
             let detail = format!("the pruning is recorded, but a segment could not be deleted: {error}; the next start tries again");

@@ -9,7 +9,7 @@ use claviger_audit::record::Asked;
 use tokio::runtime::Handle;
 
 use super::fake::{FakeDisk, Fault, Left, Plan};
-use super::harness::{ManualClock, ORIGIN, created, denied, make, on_disk, records, signer, started, stopped, verifier_key};
+use super::harness::{ManualClock, ORIGIN, created, denied, make, on_disk, records, signer, started, stopped, until, verifier_key};
 use crate::journal::adopt::{self, AdoptError, Intent, Survey};
 use crate::journal::disk::Disk as _;
 use crate::journal::{KeyLog, OpenError, Opening, UseLog};
@@ -39,6 +39,8 @@ async fn filled() -> FakeDisk {
 async fn fill(disk: &FakeDisk) {
     let keys = KeyLog::open(&on(disk, LogKind::Keys)).unwrap();
     let uses = UseLog::open(&on(disk, LogKind::Uses), keys.log.clone()).unwrap();
+    // The first record of this run names the key log before it grows.
+    until(&uses.log, uses.recovery.size + 1).await;
     let checkpoints = [keys.coverage, uses.coverage].map(|coverage| coverage.start(signer(), Handle::current()).unwrap());
     for reason in ["one", "two", "three"] {
         keys.log.append(Asked::default(), move |_, _| Ok(vec![started(), stopped(reason)])).await.unwrap();
