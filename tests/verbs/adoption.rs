@@ -130,6 +130,14 @@ fn a_use_log_that_was_restored_goes_on_alone() {
         let said = fails(&place, DATA, &["serve"]);
         assert!(said.contains("the use log: the log has ") && said.contains("audit adopt --accept-loss"), "{said}");
         assert!(fails(&place, FOUND, &["audit", "adopt"]).contains("by the key log, which names its size"));
+        // While an adoption is not finished, nobody else opens the logs; one that nobody here began is not gone on with.
+        let intent = place.log().join("adopt-intent.json");
+        fs::write(&intent, "{}").expect("a new file");
+        for command in [&["serve"][..], &["key", "suspend", "kid", "--reason", "r", "--offline"], &["audit", "adopt"]] {
+            let said = fails(&place, DATA, command);
+            assert!(said.contains("was begun and not finished") || said.contains("is not one of `claviger audit adopt`"), "{said}");
+        }
+        fs::remove_file(&intent).expect("our own file");
         let adopted = json(&place, &["audit", "adopt", "--accept-loss"]);
         assert_eq!((adopted["logs"].as_array().map(Vec::len), &adopted["logs"][0]["log"]), (Some(1), &json!("uses")), "{adopted}");
         assert_eq!(adopted["verifier_keys"].as_array().map(Vec::len), Some(1), "{adopted}");
