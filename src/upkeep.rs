@@ -1,18 +1,20 @@
-//! Upkeep of the logs themselves: another key for their checkpoints, and the end of a year's pseudonyms.
+//! Upkeep of the logs themselves: another key for their checkpoints, the end of a year's pseudonyms, and the end of old use records.
 //!
-//! In scope: these two stories, each with its durable intent first, so that a crash in between is found at the next start. Out of scope: when
+//! In scope: these stories, each with its durable intent first, so that a crash in between is found at the next start. Out of scope: when
 //! a checkpoint carries which signature (`journal`), how a log key is made (`daemon::log_key`), and old keys: nothing here destroys one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use claviger_audit::Timestamp;
-use claviger_audit::event::{Event, LogKeyRotated, LogKind, SubjectErased};
+use claviger_audit::event::{Event, LogKeyRotated, LogKind, SubjectErased, UsesPruned};
 use claviger_audit::names::{KeyName, LOG_KEYRING};
 use claviger_audit::record::Asked;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::daemon::log_key;
+use crate::journal::prune::{Order, Prunable, Pruner};
 use crate::journal::pseudonym::{Pseudonyms, year_of};
 use crate::journal::state::{Intent, StateDir};
 use crate::journal::{AppendError, Checkpointer, Draft, LogKey, Receipt, Tenure};
@@ -20,6 +22,7 @@ use crate::keystore::{Keystore, KeystoreError};
 use crate::operator::{Done, Operator, asked};
 use crate::policy::Action;
 use crate::refusal::{Code, Refusal};
+use crate::rotator::uses_head;
 use crate::signer::{Ask, append_refusal};
 
 /// The number of the first log key that a rotation makes: `init` made 1 and 2.
@@ -39,6 +42,10 @@ pub struct Upkeep {
     pub log_keystore: String,
     /// Part of every key's name.
     pub installation: String,
+    /// Deletes old records of the use log.
+    pub pruner: Pruner,
+    /// How long they must stay.
+    pub retention: Duration,
     /// One story at a time.
     pub turn: Mutex<()>,
 }
@@ -54,6 +61,17 @@ pub struct Turned {
     pub new: LogKey,
     /// Whether a checkpoint with both signatures covers the record.
     pub covered: bool,
+}
+
+/// What was deleted of the use log, or would be.
+#[derive(Clone, Debug)]
+pub struct Pruned {
+    /// The segments, and what is left.
+    pub old: Prunable,
+    /// The latest time before which records may go now, whatever was asked.
+    pub before: Timestamp,
+    /// The record; `None` if nothing was deleted.
+    pub done: Option<Done>,
 }
 
 /// Written down before a log key is made. The record comes after `after`, or never came.
@@ -136,6 +154,35 @@ impl Upkeep {
             }
         }
         Ok(Done { events, receipts })
+    }
+
+    /// Deletes whole segments of the use log whose records, and the tokens that they name, are older than `before` and than the retention; or
+    /// only says which, without a `reason`.
+    pub async fn prune(&self, ask: &Ask, before: Timestamp, reason: Option<String>) -> Result<Pruned, Refusal> {
+        let _turn = self.begin(ask).await?;
+        let operator = &self.operator;
+        let before = before.min(operator.clock.wall() - self.retention);
+        let order = Order { before, covered: self.checkpoints_of(LogKind::Uses).covered(), keep: reason.is_some() };
+        // Hashes that are kept of segments that nothing deletes are no part of the log.
+        let old = self.pruner.look(order).await.map_err(|error| state_refusal(&error))?;
+        let Some(reason) = reason.filter(|_| !old.segments.is_empty()) else { return Ok(Pruned { old, before, done: None }) };
+        let origin = operator.uses.origin().to_string();
+        let pruned = UsesPruned { of: operator.node.clone(), origin, first: old.first, root: old.root, before, reason };
+        let events = vec![Event::UsesHead(uses_head(&operator.uses, &operator.node)), Event::UsesPruned(pruned)];
+        let records = events.clone();
+        let appended = operator.keys.append(asked(ask), move |_, _| Ok(records.clone())).await;
+        let receipts = appended.map_err(|error| append_refusal(&error))?;
+        // Commit point: the key log says that they are gone. A crash from here on is completed at the next start.
+        if let Err(error) = self.checkpoints_of(LogKind::Keys).checkpoint_now().await {
+            tracing::warn!(%error, "until a checkpoint covers the record of the pruning, verifiers miss the segments");
+        }
+        if let Err(error) = self.pruner.delete(old.first).await {
+            tracing::error!(first = old.first, %error, "segments that were pruned are still there");
+            let detail = format!("the pruning is recorded, but a segment could not be deleted: {error}; the next start tries again");
+            return Err(Refusal::new(Code::NotReady, detail));
+        }
+        tracing::info!(segments = old.segments.len(), first = old.first, "old records of the use log were deleted");
+        Ok(Pruned { old, before, done: Some(Done { events, receipts }) })
     }
 
     /// Completes what a crash cut off and the log already says; reports what only an operator can finish. For the start.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::journal::LogKey;
 use crate::operator::Done;
 use crate::rotation::timeline::{self, Entry};
-use crate::upkeep::Turned;
+use crate::upkeep::{Pruned, Turned};
 
 /// A keyring with all its keys; `None` if there is none of this name.
 pub fn keyring(keyrings: &Keyrings, name: &str, now: Timestamp) -> Option<Value> {
@@ -69,6 +69,20 @@ pub fn turned(turned: &Turned) -> Value {
     view["new"] = key(&turned.new);
     view["trust"] = json!(format!("log {}", turned.new.key));
     view["covered"] = json!(turned.covered);
+    view
+}
+
+/// What was deleted of the use log, or would be.
+pub fn pruned(pruned: &Pruned) -> Value {
+    let Pruned { old, before, done } = pruned;
+    let segments = old.segments.iter().map(|old| json!({ "first": old.first, "records": old.records, "bytes": old.bytes }));
+    let mut view = done.as_ref().map_or_else(|| json!({ "events": [], "receipts": [] }), self::done);
+    view["deleted"] = json!(done.is_some());
+    view["before"] = json!(before);
+    view["segments"] = json!(segments.collect::<Vec<_>>());
+    view["records"] = json!(old.segments.iter().map(|old| old.records).sum::<u64>());
+    view["bytes"] = json!(old.segments.iter().map(|old| old.bytes).sum::<u64>());
+    view["first_left"] = json!(old.first);
     view
 }
 

@@ -3,6 +3,8 @@
 //! In scope: exit codes, JSON, what the log and the served sets say afterwards. Out of scope: requests over HTTP (`bad_input.rs`), and rotation
 //! by the clock.
 
+#[path = "verbs/adoption.rs"]
+mod adoption;
 mod harness;
 #[path = "verbs/keyrings.rs"]
 mod keyrings;
@@ -10,6 +12,8 @@ mod keyrings;
 mod keys;
 #[path = "verbs/offline.rs"]
 mod offline;
+#[path = "verbs/pruning.rs"]
+mod pruning;
 #[path = "verbs/reload.rs"]
 mod reload;
 #[path = "verbs/stopped.rs"]

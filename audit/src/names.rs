@@ -1,6 +1,7 @@
 //! The names that bind records, keystores and files together.
 //!
-//! A key has its name before it exists: `<installation>.<keyring>.<n>-<claim>`, so creating it is find-or-create.
+//! A key has its name before it exists: `<installation>.<keyring>.<n>-<claim>`, so creating it is find-or-create. A log that goes on where
+//! another one ended is named after it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,6 +19,30 @@ pub fn is_label(text: &str) -> bool {
     text.len() <= LONGEST_LABEL
         && bytes.next().is_some_and(|b| b.is_ascii_lowercase())
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Stands between the origin that `init` gave a log and the number of its adoption.
+const ADOPTED: &str = "/adopted-";
+
+/// The origin that a log had before any adoption, and its number: 1, or that of the last adoption (2, 3, ...).
+pub fn unadopted(origin: &str) -> (&str, u32) {
+    let adopted = origin.rsplit_once(ADOPTED).and_then(|(first, number)| {
+        let canonical = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
+        Some((first, number.parse().ok().filter(|number| canonical && *number >= 2)?))
+    });
+    adopted.unwrap_or((origin, 1))
+}
+
+/// The origin of the log that goes on where the log `origin` ended: `<origin>/adopted-2`, and after it `<origin>/adopted-3`.
+pub fn adopted_origin(origin: &str) -> String {
+    let (first, number) = unadopted(origin);
+    format!("{first}{ADOPTED}{}", number.saturating_add(1))
+}
+
+/// Whether `later` is the origin of a log that came to be by one or more adoptions of the log `earlier`.
+pub fn is_successor(later: &str, earlier: &str) -> bool {
+    let ((later, number), (earlier, before)) = (unadopted(later), unadopted(earlier));
+    later == earlier && number > before
 }
 
 /// The name of a key in every keystore and in every record, at most 64 bytes.
@@ -118,6 +143,20 @@ mod tests {
         let name = KeyName::new("prod", "access-tokens", 7, 0xab).expect("well-formed");
         assert_eq!(name.as_str(), "prod.access-tokens.7-000000ab");
         assert_eq!((name.installation(), name.keyring(), name.number()), ("prod", "access-tokens", 7));
+    }
+
+    #[test]
+    fn an_adopted_log_is_named_after_the_one_before() {
+        let second = adopted_origin("a.example/keys");
+        assert_eq!((second.as_str(), unadopted(&second)), ("a.example/keys/adopted-2", ("a.example/keys", 2)));
+        assert_eq!(adopted_origin(&second), "a.example/keys/adopted-3");
+        assert!(is_successor(&second, "a.example/keys") && is_successor("a.example/keys/adopted-10", &second));
+        assert!(
+            !is_successor(&second, &second) && !is_successor("a.example/keys", &second) && !is_successor("b.example/keys", "a.example")
+        );
+        for other in ["a/adopted-1", "a/adopted-02", "a/adopted-+2", "a/adopted-", "a/adopted-x"] {
+            assert_eq!(unadopted(other), (other, 1));
+        }
     }
 
     #[test]

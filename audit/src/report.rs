@@ -130,6 +130,9 @@ fn log_line(log: &LogReport) -> String {
     if log.kind == LogKind::Uses {
         let _ = write!(line, ", {} signatures", log.signatures);
     }
+    if let Some(ended) = &log.ended {
+        let _ = write!(line, "; adopted by {} with a loss of {} records", ended.adopted_by, ended.lost);
+    }
     if log.judged < log.checked {
         let _ = write!(line, "; the rules could be checked for {} only", log.judged);
     }

@@ -157,7 +157,7 @@ pub(super) async fn run_offline(verb: Verb, config: &Path, clock: Arc<dyn Clock>
         OfflineError::State(StateError::Locked { .. }) => exit::UNAVAILABLE,
         OfflineError::State(_) => exit::IO,
         OfflineError::Append(AppendError::Illegal(_)) => exit::LATER,
-        OfflineError::Log(_) | OfflineError::Append(_) => exit::DATA,
+        OfflineError::Log(_) | OfflineError::Append(_) | OfflineError::Adopting => exit::DATA,
     };
     let done = offline::append(&config, clock, verb).await.map_err(|error| Failure::new(code(&error), error))?;
     Ok(verb::report(&views::done(&done), format))

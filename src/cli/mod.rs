@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::{Clock, SystemClock};
 
+mod adopt;
 mod audit;
 pub mod client;
 mod config;
@@ -65,7 +66,7 @@ enum Command {
     /// Look at keys, suspend, resume, compromise, abandon, destroy
     #[command(subcommand)]
     Key(key::Command),
-    /// Verify the audit log, show its records, find a token's record, rotate its key, erase a year's pseudonyms
+    /// Verify the audit log, show its records, find a token's record, rotate its key, erase a year's pseudonyms, go on after a loss
     #[command(subcommand)]
     Audit(audit::Command),
     /// Check, test, explain, list and reload policies
@@ -113,7 +114,8 @@ impl Cli {
 
 /// Runs a command.
 pub fn run(cli: Cli) -> Leave {
-    let opens_keystores = matches!(cli.command, Command::Serve | Command::Init | Command::Doctor);
+    let adopts = matches!(cli.command, Command::Audit(audit::Command::Adopt(_)));
+    let opens_keystores = adopts || matches!(cli.command, Command::Serve | Command::Init | Command::Doctor);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let code = match runtime {
         Ok(runtime) => runtime.block_on(dispatch(cli)).unwrap_or_else(|failure| output::failure(&failure)),
@@ -128,6 +130,7 @@ async fn dispatch(cli: Cli) -> Outcome {
     match &cli.command {
         Command::Init => return init::run(&cli.config, clock, format).await,
         Command::Serve => return serve::run(&cli.config, clock).await,
+        Command::Audit(audit::Command::Adopt(args)) => return adopt::run(args, &cli.config, clock, format).await,
         Command::Doctor => return doctor::run(&cli.config, cli.client().ok(), clock, format).await,
         Command::Key(command) => {
             if let Some(verb) = key::offline(command)? {
@@ -145,6 +148,6 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Audit(audit::Command::Verb(verb)) => audit::run(verb, &client?, format).await,
         Command::Policy(command) => policy::run(command, &cli.config, client, clock, format).await,
         Command::Config(command) => config::run(command, &cli.config, format),
-        Command::Init | Command::Serve | Command::Doctor => Ok(exit::OK),
+        Command::Init | Command::Serve | Command::Doctor | Command::Audit(audit::Command::Adopt(_)) => Ok(exit::OK),
     }
 }

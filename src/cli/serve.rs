@@ -29,6 +29,6 @@ fn code(error: &StartError) -> u8 {
         StartError::Config(_) | StartError::Log { source: OpenError::Missing { .. } | OpenError::OtherNode { .. }, .. } => exit::CONFIG,
         StartError::State(StateError::Locked { .. }) | StartError::Listen { .. } => exit::UNAVAILABLE,
         StartError::State(StateError::Io { .. }) | StartError::Log { source: OpenError::Io { .. }, .. } => exit::IO,
-        StartError::Log { .. } => exit::DATA,
+        StartError::Log { .. } | StartError::Adopting => exit::DATA,
     }
 }

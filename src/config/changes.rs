@@ -54,6 +54,7 @@ impl Changes {
             ("log.keystore", old.log_keystore != new.log_keystore),
             ("limits", old.limits != new.limits),
             ("audit.subject", old.audit_subject != new.audit_subject),
+            ("audit.retention", old.audit_retention != new.audit_retention),
             ("listener", old.listeners != new.listeners),
         ];
         self.restart.extend(restart.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name.to_owned()));
@@ -75,6 +76,7 @@ impl Config {
             log_keystore: old.log_keystore,
             limits: old.limits,
             audit_subject: old.audit_subject,
+            audit_retention: old.audit_retention,
             listeners: old.listeners,
             keystores: old.keystores,
             ..self

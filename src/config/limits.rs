@@ -15,6 +15,10 @@ use crate::rotation::duration::Human;
 const DEADLINE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_mins(1));
 /// Bounds of the time for headers and for the TLS handshake: whoever is slower holds a connection for nothing.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// Bounds of the retention of use records: ten years are longer than anybody keeps them, and none is a mistake.
+const RETENTION: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(3650 * 24));
+/// Retention by default: as long as a quarterly audit needs.
+const RETENTION_DEFAULT: Duration = Duration::from_hours(90 * 24);
 /// Bounds of a body in bytes: the smallest claims set fits, and no request fills the memory.
 const BYTES: (i64, i64) = (1024, 16 << 20);
 /// Bounds of every count.
@@ -114,6 +118,11 @@ pub(super) fn subject(raw: &RawAudit, problems: &mut Problems<'_>) -> Subject {
         problems.add(&Place::of("audit").key("subject"), format!("{text:?} is not known"), "write \"hash\", \"plain\" or \"omit\"");
         Subject::default()
     })
+}
+
+/// Reads how long use records must stay.
+pub(super) fn retention(raw: &RawAudit, problems: &mut Problems<'_>) -> Duration {
+    time(raw.retention, RETENTION, RETENTION_DEFAULT, &Place::of("audit").key("retention"), problems)
 }
 
 fn time(given: Option<Span>, bounds: (Duration, Duration), default: Duration, place: &Place, problems: &mut Problems<'_>) -> Duration {

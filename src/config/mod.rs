@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use claviger_audit::merkle::Hash;
 use sha2::{Digest as _, Sha256};
@@ -81,6 +82,8 @@ pub struct Config {
     pub limits: Limits,
     /// What the use log says of subjects.
     pub audit_subject: Subject,
+    /// How long records of uses, and of tokens beyond their end, must stay; 90 days.
+    pub audit_retention: Duration,
     /// Of the file's bytes, for `config.loaded`.
     pub sha256: Hash,
 }
@@ -162,7 +165,8 @@ fn convert(mut raw: RawConfig, document: &Document<'_>, folders: Folders<'_>, sh
     let p = &mut problems;
     let head = head(&mut raw, folders, p);
     let limits = limits::limits(&raw.limits.unwrap_or_default(), p);
-    let audit_subject = limits::subject(&raw.audit.unwrap_or_default(), p);
+    let audit = raw.audit.unwrap_or_default();
+    let (audit_subject, audit_retention) = (limits::subject(&audit, p), limits::retention(&audit, p));
     // References are checked against what the file names, right or wrong: a wrong keystore is one error, not one for each keyring.
     let (keystore_names, issuer_names) = (names_of(&raw.keystore), names_of(&raw.issuer));
     let keystores = keystore::keystores(raw.keystore, folders, p);
@@ -198,6 +202,7 @@ fn convert(mut raw: RawConfig, document: &Document<'_>, folders: Folders<'_>, sh
             listeners,
             limits,
             audit_subject,
+            audit_retention,
             sha256,
         }),
         _ => Err(problems.into_found()),

@@ -44,6 +44,7 @@ pub(super) struct RawLog {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAudit {
     pub(super) subject: Option<String>,
+    pub(super) retention: Option<Span>,
 }
 
 #[derive(Debug, Default, Deserialize)]

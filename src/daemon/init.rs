@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::health;
 use crate::journal::state::{self, StateDir, StateError};
-use crate::journal::{self, CreateError, KeyLog, Opening, UseLog};
+use crate::journal::{self, CreateError, KeyLog, Opened, Opening, UseLog};
 use crate::keystore::{Keystore, KeystoreError};
 use crate::signer::Keystores;
 
@@ -142,9 +142,14 @@ async fn finish(config: &Config, state: &StateDir, clock: &Arc<dyn Clock>, keyst
     let propose = move |keyrings: &Keyrings, _| Ok(if keyrings.size() == 1 { vec![event.clone()] } else { Vec::new() });
     keys.log.append(Asked::default(), propose).await.map_err(|error| io(error.to_string()))?;
     let uses = UseLog::open(&opening(LogKind::Uses), keys.log.clone()).map_err(|error| io(error.to_string()))?;
+    cover(keys, uses, keystores, clock).await.map_err(io)
+}
+
+/// A checkpoint of each log, and the end of both.
+pub(super) async fn cover(keys: Opened<KeyLog>, uses: Opened<UseLog>, keystores: &Keystores, clock: &Arc<dyn Clock>) -> Result<(), String> {
     for coverage in [keys.coverage, uses.coverage] {
-        let checkpoints = start_checkpoints(coverage, keystores, clock).map_err(|error| io(error.to_string()))?;
-        checkpoints.checkpoint_now().await.map_err(|error| io(error.to_string()))?;
+        let checkpoints = start_checkpoints(coverage, keystores, clock).map_err(|error| error.to_string())?;
+        checkpoints.checkpoint_now().await.map_err(|error| error.to_string())?;
     }
     uses.log.stop().await;
     keys.log.stop().await;
@@ -158,14 +163,8 @@ async fn intend(config: &Config, keystore: &dyn Keystore, state: &StateDir) -> R
     if let Some((name, _)) = held.into_iter().find(|(name, _)| name.keyring() == LOG_KEYRING) {
         return Err(InitError::ForeignKey { keystore: config.log_keystore.clone(), name });
     }
-    let mut claims = [0; 8];
-    getrandom::fill(&mut claims).map_err(|_| fails(KeystoreError::Rejected("the system has no randomness to give".to_owned())))?;
-    let claim = |bytes: &[u8]| u32::from_be_bytes(<[u8; 4]>::try_from(bytes).unwrap_or_default());
-    let names = [log_key::name(&config.installation, 1, claim(&claims[..4])), log_key::name(&config.installation, 2, claim(&claims[4..]))];
-    let [Some(keys), Some(uses)] = names else {
-        return Err(fails(KeystoreError::Rejected("the installation's name does not fit into a key name".to_owned())));
-    };
-    let intent = Intent { keys: [keys, uses] };
+    let names = log_key::new_names(&config.installation, [1, 2]).map_err(fails)?;
+    let intent = Intent { keys: names };
     state.intend(state::Intent::Init, &serde_json::to_vec(&intent).unwrap_or_default())?;
     Ok(intent)
 }

@@ -69,6 +69,16 @@ pub fn name(installation: &str, number: u32, claim: u32) -> Option<KeyName> {
     KeyName::new(installation, LOG_KEYRING, number, claim).ok()
 }
 
+/// Names for two log keys that nobody ever had.
+pub fn new_names(installation: &str, numbers: [u32; 2]) -> Result<[KeyName; 2], KeystoreError> {
+    let mut claims = [[0; 4]; 2];
+    let rejected = |text: &str| KeystoreError::Rejected(text.to_owned());
+    getrandom::fill(claims.as_flattened_mut()).map_err(|_| rejected("the system has no randomness to give"))?;
+    let too_long = || rejected("the installation's name does not fit into a key name");
+    let new = |index: usize| name(installation, numbers[index], u32::from_be_bytes(claims[index])).ok_or_else(too_long);
+    Ok([new(0)?, new(1)?])
+}
+
 /// Finds or creates a log key: Ed25519 (C2SP signature type 0x01), or ECDSA P-256 (0x02) where the keystore has no Ed25519.
 pub async fn make(keystore: &dyn Keystore, name: &KeyName, origin: &str) -> Result<(VerifierKey, Made), KeystoreError> {
     let made = match keystore.create(name, Algorithm::Ed25519).await {

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use claviger_audit::event::{ConfigLoaded, DaemonStart, DaemonStop, Event, LogCreated, LogKind, PolicyLoaded};
 use claviger_audit::keyrings::Keyrings;
 use claviger_audit::merkle::Hash;
+use claviger_audit::names;
 use claviger_audit::record::Asked;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
@@ -22,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Config, TlsFiles, files};
 use crate::health::Health;
 use crate::http::{App, Parts, RequestLimits};
+use crate::journal::prune::Pruner;
 use crate::journal::pseudonym::Pseudonyms;
 use crate::journal::space::{LOW_PERCENT, Room, Space, VERY_LOW_PERCENT};
 use crate::journal::state::{StateDir, StateError};
@@ -36,6 +38,7 @@ use crate::rotator::{Rotator, Started, uses_head};
 use crate::signer::{Keystores, PerCaller, Signer};
 use crate::upkeep::Upkeep;
 
+pub mod adopt;
 pub mod init;
 mod listeners;
 pub mod log_key;
@@ -78,6 +81,9 @@ pub enum StartError {
         /// Why.
         source: OpenError,
     },
+    /// What an adoption left half done nobody else may open.
+    #[error("an adoption of these logs was begun and not finished: run `claviger audit adopt --accept-loss` again")]
+    Adopting,
     /// A listener cannot be bound.
     #[error("cannot listen on {address}: {reason}; free the address, or change `bind`")]
     Listen {
@@ -123,12 +129,13 @@ impl Daemon {
     /// Opens the logs and puts the parts together. Only a log that cannot be trusted, a state folder in use or a configuration that cannot
     /// be read stops it here: keystores, policies and a full disk do not.
     async fn open(config_file: &Path, config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let state = Arc::new(StateDir::lock(&config.state)?);
+        let state = Arc::new(lock(&config)?);
         let boot = boot_name();
         let opening = |kind| Opening::local(kind, state.log_folder(kind), clock.clone(), config.node.clone(), boot.clone());
         let keys = KeyLog::open(&opening(LogKind::Keys)).map_err(|source| StartError::Log { log: "key", source })?;
         check_identity(&config, &keys.created)?;
-        let uses = UseLog::open(&opening(LogKind::Uses), keys.log.clone()).map_err(|source| StartError::Log { log: "use", source })?;
+        let use_log = opening(LogKind::Uses);
+        let uses = UseLog::open(&use_log, keys.log.clone()).map_err(|source| StartError::Log { log: "use", source })?;
         for (name, recovery) in [("keys", &keys.recovery), ("uses", &uses.recovery)] {
             tracing::info!(log = name, size = recovery.size, covered = recovery.covered, dropped = ?recovery.dropped, "log opened");
         }
@@ -171,6 +178,8 @@ impl Daemon {
             pseudonyms,
             log_keystore: config.log_keystore.clone(),
             installation: config.installation.clone(),
+            pruner: Pruner::new(use_log),
+            retention: config.audit_retention,
             turn: tokio::sync::Mutex::default(),
         });
         // Before anything is recorded that names a subject.
@@ -370,10 +379,18 @@ impl Daemon {
     }
 }
 
+/// The state folder, locked; its logs are nobody's while an adoption of them is not finished.
+fn lock(config: &Config) -> Result<StateDir, StartError> {
+    let state = StateDir::lock(&config.state)?;
+    if state.is_adopting()? { Err(StartError::Adopting) } else { Ok(state) }
+}
+
 /// Installation and origin are part of every key's name and of the logs: a file that names others belongs to another state folder.
 fn check_identity(config: &Config, created: &LogCreated) -> Result<(), StartError> {
     let [origin, _] = init::origins(config);
-    let fixed = [("installation", &config.installation, &created.installation), ("origin", &origin, &created.origin)];
+    // A log that was adopted is named after the one before.
+    let (first, _) = names::unadopted(&created.origin);
+    let fixed = [("installation", config.installation.as_str(), created.installation.as_str()), ("origin", &origin, first)];
     match fixed.into_iter().find(|(_, file, log)| file != log) {
         None => Ok(()),
         Some((setting, file, log)) => Err(StartError::Config(format!(

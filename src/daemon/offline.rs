@@ -26,6 +26,9 @@ pub enum OfflineError {
     /// The key log cannot be opened.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// What an adoption left half done nobody else may open.
+    #[error("an adoption of these logs was begun and not finished: run `claviger audit adopt --accept-loss` again")]
+    Adopting,
     /// The record was refused or could not be written.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -34,6 +37,9 @@ pub enum OfflineError {
 /// Appends what the verb means, as this user.
 pub async fn append(config: &Config, clock: Arc<dyn Clock>, verb: Verb) -> Result<Done, OfflineError> {
     let state = StateDir::lock(&config.state)?;
+    if state.is_adopting()? {
+        return Err(OfflineError::Adopting);
+    }
     let opening = Opening::local(LogKind::Keys, state.log_folder(LogKind::Keys), clock, config.node.clone(), boot_name());
     let keys = KeyLog::open(&opening)?.log;
     let caller = format!("unix:uid={}", rustix::process::getuid().as_raw());

@@ -31,6 +31,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/admin/keys/{key}", get(explain))
         .route("/admin/keys/{key}/{verb}", post(key_verb))
         .route("/admin/log/{log}/rotate-key", post(rotate_log_key))
+        .route("/admin/log/uses/prune", post(prune))
         .route("/admin/subjects/{year}/erase", post(erase))
         .route("/admin/reload", post(reload))
         .route("/admin/status", get(status))
@@ -150,6 +151,26 @@ async fn erase(State(app): State<App>, Path(year): Path<String>, request: Reques
         let reason = text(&mut members, "reason")?;
         nothing_else(&members)?;
         Ok(json(StatusCode::OK, &views::done(&app.upkeep.erase(&exchange.ask, year, reason).await?)))
+    })
+    .await
+}
+
+async fn prune(State(app): State<App>, request: Request) -> Response<Body> {
+    identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
+        let mut members = json_object(&exchange)?;
+        let before = time(&mut members, "before")?.ok_or_else(|| malformed("`before` is a time, such as 2026-01-31T00:00:00.000Z"))?;
+        let reason = optional_text(&mut members, "reason")?;
+        let only_look = match members.remove("dry_run") {
+            None => false,
+            Some(Value::Bool(only_look)) => only_look,
+            Some(_) => return Err(malformed("`dry_run` is true or false")),
+        };
+        nothing_else(&members)?;
+        if !only_look && reason.as_ref().is_none_or(|reason| reason.trim().is_empty()) {
+            return Err(malformed("`reason` is missing: records are deleted, and the log says why"));
+        }
+        let pruned = app.upkeep.prune(&exchange.ask, before, reason.filter(|_| !only_look)).await?;
+        Ok(json(StatusCode::OK, &views::pruned(&pruned)))
     })
     .await
 }

@@ -20,7 +20,8 @@ pub trait Disk: Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Box<dyn Tail>>;
     /// A second name for the same file. `AlreadyExists` if the name is taken.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Gives the file another name in the same folder, in place of whatever had it.
+    /// Gives the file another name in the same folder, in place of whatever had it; or a folder another name, which nothing has yet. A
+    /// folder that moves to another one is durable there once that one is synced, and is never in neither.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Takes the name away.
     fn remove(&self, path: &Path) -> io::Result<()>;

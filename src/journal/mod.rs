@@ -5,8 +5,9 @@
 //! and the rotator), and where checkpoints get their signatures ([`SignNote`]).
 //!
 //! Files by story: [`disk`] is what a log asks of a file system; `file` writes lines and segments; `committer` is the one thread per log;
-//! [`keys`] and [`uses`] are its two users; `replay` and [`open`] bring a log back; [`checkpoint`] signs what the disk holds,
-//! with the keys of `tenure`; [`state`], [`space`] and [`pseudonym`] are the folder, its disk and the keys beside the logs.
+//! [`keys`] and [`uses`] are its two users; `replay` and [`open`] bring a log back, `former` what it goes on from; [`adopt`] lets a log go
+//! on that lost its tail; [`prune`] deletes what is old; [`checkpoint`] signs what the disk holds, with the keys of `tenure`; [`state`], [`space`] and [`pseudonym`] are the
+//! folder, its disk and the keys beside the logs.
 
 use std::sync::Arc;
 
@@ -16,13 +17,17 @@ use claviger_audit::keyrings::Illegal;
 use claviger_audit::merkle::Hash;
 use claviger_audit::record::Asked;
 
+pub mod adopt;
 pub mod checkpoint;
 mod committer;
+pub mod create;
 pub mod disk;
 mod file;
+mod former;
 pub mod keys;
 pub mod open;
 pub mod peek;
+pub mod prune;
 pub mod pseudonym;
 mod replay;
 mod shared;
@@ -34,9 +39,10 @@ mod tests;
 pub mod uses;
 
 pub use checkpoint::{Checkpointer, Coverage, SignNote, Signers};
+pub use create::{CreateError, create};
 pub use file::SEGMENT_BYTES;
 pub use keys::{KeyLog, KeySnapshot};
-pub use open::{CreateError, OpenError, Opened, Opening, Recovery, create};
+pub use open::{OpenError, Opened, Opening, Recovery};
 pub use tenure::{LogKey, Tenure};
 pub use uses::UseLog;
 

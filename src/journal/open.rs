@@ -1,7 +1,7 @@
-//! Makes a log, once, and opens it again at every start.
+//! Opens a log at every start.
 //!
-//! In scope: the genesis record, what a start refuses and why, and the repair of a tail that nobody was promised. Out of scope: reading
-//! (`replay`), and what to serve when a log cannot be opened. `create` is for `init` alone: no start ever makes a log.
+//! In scope: what a start refuses and why, and the repair of a tail that nobody was promised. Out of scope: reading
+//! (`replay`), and what to serve when a log cannot be opened. No start ever makes a log.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,32 +10,32 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use claviger_audit::Timestamp;
-use claviger_audit::event::{Event, LogCreated, LogKind, LogRecovered};
-use claviger_audit::keyrings::{Illegal, Keyrings, Rule};
+use claviger_audit::event::{Event, LogCreated, LogKind, LogRecovered, UsesPruned};
+use claviger_audit::keyrings::{Illegal, Rule};
 use claviger_audit::line::genesis_prev;
-use claviger_audit::merkle::{Frontier, Hash};
+use claviger_audit::merkle::Hash;
 use claviger_audit::record::{Asked, Record};
 use sha2::{Digest as _, Sha256};
 
+use super::Head;
 use super::checkpoint::{CHECKPOINT, Coverage, Covered, FRONTIER, Stored, stored_frontier};
 use super::committer::{Committer, MOST_QUEUED, Message, Stage};
+use super::create::ballast;
 use super::disk::{Disk, LocalDisk, append_all, create_temporary, replace};
 use super::file::{BALLAST, LogFile, Place, SEGMENT_BYTES, Segment, segment_name};
+use super::former;
 use super::keys::{KEYS_HEARTBEAT, KeyLog, KeySnapshot, KeyStage};
+use super::prune::{self, GENESIS};
 use super::replay::{OnRecord, Replay, Start, Torn, replay};
 use super::shared::Shared;
 use super::tenure::{LogKey, Tenure, Tenures};
 use super::uses::{USES_HEARTBEAT, UseLog, UseStage};
-use super::{Head, Receipt};
 use crate::clock::Clock;
 
-/// Room that is held back for the halt record: one block of any file system, and then some.
-const BALLAST_BYTES: usize = 1 << 20;
 /// Most originals of repaired segments that are kept under one name; more crashes than this at one place need an operator.
 const MOST_SUSPECTS: u32 = 100;
 /// The longest first line: a record of 65,535 bytes and its LF.
-const LONGEST_LINE: usize = 65_536;
+pub(super) const LONGEST_LINE: usize = 65_536;
 
 /// Where a log is and who opens it.
 #[derive(Clone)]
@@ -124,6 +124,17 @@ pub enum OpenError {
         /// How many there were.
         checkpoint: u64,
     },
+    /// The use log has seen more of the key log than there is.
+    #[error(
+        "the use log has seen {seen} records of the key log, which has {have}: the key log was cut, or an old copy was restored; \
+         bring the newer files back, or accept the loss with `claviger audit adopt --accept-loss`"
+    )]
+    SeenMore {
+        /// How many records the key log has.
+        have: u64,
+        /// How many were seen.
+        seen: u64,
+    },
     /// The chain is whole, but a record says what may not happen.
     #[error("{file}, record {seq}: {source}; the log was not written by this program: run `claviger audit verify`")]
     Illegal {
@@ -165,55 +176,12 @@ pub enum OpenError {
     },
 }
 
-/// Why a log was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateError {
-    /// There is a log already.
-    #[error("{0} already holds a log; it is left as it is")]
-    Exists(PathBuf),
-    /// The first record cannot be written as a record.
-    #[error(transparent)]
-    Illegal(#[from] Illegal),
-    /// The folder or a file could not be made; what was made is no log, so `init` may be run again.
-    #[error("cannot make the log in {folder}: {source}; run `claviger init` again when the disk can be written")]
-    Io {
-        /// The log's folder.
-        folder: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-/// Makes a log with its first record. It exists from the rename on, whole and durable.
-pub fn create(opening: &Opening, kind: LogKind, asked: Asked, first: LogCreated) -> Result<Receipt, CreateError> {
-    let Opening { disk, folder, .. } = opening;
-    let fails = |source| CreateError::Io { folder: folder.clone(), source };
-    disk.make_folder(folder).map_err(fails)?;
-    if !segments(&disk.list(folder).map_err(fails)?).is_empty() {
-        return Err(CreateError::Exists(folder.clone()));
-    }
-    let place = place_of(opening, kind, &first.origin);
-    let temporary = folder.join("genesis.tmp");
-    let tail = create_temporary(disk.as_ref(), &temporary).map_err(fails)?;
-    let last = genesis_prev(&first.origin, &first.key);
-    let segment = Segment { path: temporary.clone(), tail, bytes: 0, sha256: Sha256::new() };
-    let tenures = Arc::new(Tenures::begin(Tenure { since: 0, holder: LogKey::of(&first).map_err(|text| form("log.created", text))? }));
-    let mut file = LogFile { place, segment, frontier: Frontier::new(), last, time: Timestamp::default(), tenures };
-    let mut batch = file.batch(opening.clock.wall());
-    let mut state = Keyrings::default();
-    let receipt = batch.push(asked, Event::LogCreated(first), |record| state.apply(record))?;
-    file.commit(&batch).map_err(|reason| fails(io::Error::other(reason)))?;
-    replace(disk.as_ref(), folder, BALLAST, &ballast()).map_err(fails)?;
-    disk.rename(&temporary, &folder.join(segment_name(0))).map_err(fails)?;
-    disk.sync_folder(folder).map_err(fails)?;
-    Ok(receipt)
-}
-
 impl KeyLog {
-    /// Opens the key log: every record is read, checked and applied.
+    /// Opens the key log: every record is read, checked and applied, those of former logs first.
     pub fn open(opening: &Opening) -> Result<Opened<Self>, OpenError> {
-        let mut keyrings = Keyrings::default();
-        let found = find(opening, LogKind::Keys, &mut |record| keyrings.apply(record))?;
+        let mut keyrings = former::carried(opening.disk.as_ref(), &opening.folder)?;
+        // The key log is the state, and is never pruned.
+        let found = find(opening, LogKind::Keys, &|_| None, &mut |record| keyrings.apply(record))?;
         let mut working = keyrings.clone();
         let resumed = found.resume(opening, &mut |record| working.apply(record));
         let head = resumed.as_ref().map_or_else(|_| found.head(), LogFile::head);
@@ -233,10 +201,16 @@ impl UseLog {
     pub fn open(opening: &Opening, keys: KeyLog) -> Result<Opened<Self>, OpenError> {
         let snapshot = keys.snapshot();
         let remembered = snapshot.keyrings.uses_heads().get(&opening.node).map(|(_, head)| head.clone());
-        let found = find(opening, LogKind::Uses, &mut |_| Ok(()))?;
+        let pruned = |origin: &str| snapshot.keyrings.last_pruning(origin).cloned();
+        let found = find(opening, LogKind::Uses, &pruned, &mut |_| Ok(()))?;
         let have = found.replay.frontier.size();
         if let Some(head) = remembered.filter(|head| *head.origin == *found.place.origin && head.size > have) {
             return Err(OpenError::RolledBack { have, checkpoint: head.size });
+        }
+        // Of the use log only the end is read, and the end says what the whole has seen.
+        let (have, seen) = (snapshot.keyrings.size(), former::keys_seen(&found.replay.active.1));
+        if seen > have {
+            return Err(OpenError::SeenMore { have, seen });
         }
         let resumed = found.resume(opening, &mut |_| Ok(()));
         let head = resumed.as_ref().map_or_else(|_| found.head(), LogFile::head);
@@ -279,7 +253,10 @@ struct Found {
     has_ballast: bool,
 }
 
-fn find(opening: &Opening, kind: LogKind, on_record: OnRecord<'_>) -> Result<Found, OpenError> {
+/// What the key log says was pruned of the log of this origin.
+type Prunings<'a> = &'a dyn Fn(&str) -> Option<UsesPruned>;
+
+fn find(opening: &Opening, kind: LogKind, prunings: Prunings<'_>, on_record: OnRecord<'_>) -> Result<Found, OpenError> {
     let Opening { disk, folder, .. } = opening;
     let disk = disk.as_ref();
     let missing = || OpenError::Missing { folder: folder.clone() };
@@ -287,14 +264,15 @@ fn find(opening: &Opening, kind: LogKind, on_record: OnRecord<'_>) -> Result<Fou
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing()),
         listed => listed.map_err(|source| OpenError::Io { path: folder.clone(), source })?,
     };
-    let segments = segments(&names);
+    let mut segments = segments(&names);
     if segments.is_empty() {
         return Err(missing());
     }
-    let (node, created, first) = genesis(disk, &folder.join(segment_name(0)))?;
+    let (node, created, first) = genesis(disk, folder, &segments)?;
     if kind == LogKind::Uses && node != opening.node {
         return Err(OpenError::OtherNode { folder: folder.clone(), log: node, configured: opening.node.clone() });
     }
+    prune::finish(disk, folder, prunings(&created.origin).as_ref(), &mut segments)?;
     let unsound = |reason| OpenError::Unsound { file: folder.join(CHECKPOINT), reason };
     let stored = Stored::read(disk, folder).map_err(unsound)?;
     let checkpoint = stored.as_ref().map(|stored| (stored.size, stored.root));
@@ -304,7 +282,8 @@ fn find(opening: &Opening, kind: LogKind, on_record: OnRecord<'_>) -> Result<Fou
     };
     // The key log is the state and is always read whole. Of the use log only what no checkpoint covers.
     let (covered, tenure) = if kind == LogKind::Keys { (None, first) } else { (covered, signer.clone()) };
-    let start = Start { covered, checkpoint, genesis: genesis_prev(&created.origin, &created.key) };
+    let base = if covered.is_none() { prune::base(disk, folder, &segments)? } else { None };
+    let start = Start { covered, base, checkpoint, genesis: genesis_prev(&created.origin, &created.key) };
     let mut tenures = Tenures::begin(tenure);
     let mut followed = |record: &Record| {
         if let Event::LogKeyRotated(event) = &record.event {
@@ -336,14 +315,21 @@ fn beside(disk: &dyn Disk, folder: &Path, stored: &Stored, first: &Tenure) -> Re
     Ok(found.filter(|(_, tenure)| stored.verify(tenure).is_ok()).unwrap_or_else(|| (None, first.clone())))
 }
 
-fn form(event: &'static str, text: String) -> Illegal {
+pub(super) fn form(event: &'static str, text: String) -> Illegal {
     Illegal { rule: Rule::Form, event, text, until: None }
 }
 
 /// The first record says which log this is, and by which key its first checkpoints are known.
-fn genesis(disk: &dyn Disk, path: &Path) -> Result<(String, LogCreated, Tenure), OpenError> {
+/// It has a file of its own where its segment was pruned.
+pub(super) fn genesis(disk: &dyn Disk, folder: &Path, segments: &[u64]) -> Result<(String, LogCreated, Tenure), OpenError> {
+    let path = &folder.join(if segments.first() == Some(&0) { segment_name(0) } else { GENESIS.to_owned() });
     let unsound = |reason: String| OpenError::Unsound { file: path.to_owned(), reason };
-    let bytes = disk.read(path, 0, LONGEST_LINE).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    let bytes = match disk.read(path, 0, LONGEST_LINE) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(unsound("it holds the first record, and is missing".to_owned()));
+        }
+        read => read.map_err(|source| OpenError::Io { path: path.to_owned(), source })?,
+    };
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let record = Record::parse(line).map_err(|error| unsound(format!("the first line is no record: {error}")))?;
     let Event::LogCreated(created) = record.event else {
@@ -446,25 +432,16 @@ fn add(file: &mut LogFile, opening: &Opening, event: Option<Event>, check: OnRec
     file.commit(&batch).map(drop)
 }
 
-fn place_of(opening: &Opening, kind: LogKind, origin: &str) -> Place {
+pub(super) fn place_of(opening: &Opening, kind: LogKind, origin: &str) -> Place {
     let Opening { disk, folder, node, boot, segment_bytes, .. } = opening.clone();
     Place { disk, folder, kind, origin: Arc::from(origin), node, boot, segment_bytes }
 }
 
 /// First sequence numbers of the segments, in order.
-fn segments(names: &[String]) -> Vec<u64> {
+pub(super) fn segments(names: &[String]) -> Vec<u64> {
     let numbers = names.iter().filter_map(|name| name.strip_suffix(".jsonl")?.parse().ok());
     let mut numbers: Vec<u64> = numbers.filter(|first| names.contains(&segment_name(*first))).collect();
     numbers.sort_unstable();
     numbers.dedup();
     numbers
-}
-
-/// Bytes that no file system can compress or leave out: a file of zeros might hold no room at all.
-fn ballast() -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(BALLAST_BYTES);
-    for block in 0..BALLAST_BYTES as u64 / 32 {
-        bytes.extend_from_slice(Hash::digest(&block.to_be_bytes()).as_bytes());
-    }
-    bytes
 }

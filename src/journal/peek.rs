@@ -10,6 +10,9 @@ use claviger_audit::event::LogKind;
 use claviger_audit::keyrings::Keyrings;
 use claviger_audit::record::Record;
 
+use super::disk::LocalDisk;
+use super::former;
+
 /// The keyrings as the key log in this state folder says. The error names the file and what to do.
 pub fn keyrings(state: &Path) -> Result<Keyrings, String> {
     let folder = state.join("log").join(LogKind::Keys.name());
@@ -18,7 +21,7 @@ pub fn keyrings(state: &Path) -> Result<Keyrings, String> {
     let mut segments: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     segments.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
     segments.sort();
-    let mut keyrings = Keyrings::default();
+    let mut keyrings = former::carried(&LocalDisk, &folder).map_err(|error| error.to_string())?;
     for segment in segments {
         let text = fs::read(&segment).map_err(|error| format!("{}: {error}", segment.display()))?;
         for line in text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {

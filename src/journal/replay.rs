@@ -31,6 +31,8 @@ pub(super) type OnRecord<'a> = &'a mut dyn FnMut(&Record) -> Result<(), Illegal>
 pub(super) struct Start {
     /// What is known to be covered by the checkpoint; or nothing, and the log is read from its first record.
     pub(super) covered: Option<Covered>,
+    /// Of a pruned log, where its first segment begins, and the leaf hash of the record before that.
+    pub(super) base: Option<(Covered, Hash)>,
     /// Size and root of the newest checkpoint.
     pub(super) checkpoint: Option<(u64, Hash)>,
     /// The `prev` of the first record.
@@ -86,7 +88,8 @@ pub(super) fn replay(
     on_record: OnRecord<'_>,
 ) -> Result<Replay, OpenError> {
     let nothing = Covered { frontier: Frontier::new(), segment: 0, offset: 0 };
-    let from = start.covered.clone().unwrap_or_else(|| nothing.clone());
+    let (base, before_base) = start.base.clone().unwrap_or((nothing, start.genesis));
+    let from = start.covered.clone().unwrap_or_else(|| base.clone());
     let mut walk = Walk {
         disk,
         folder,
@@ -94,11 +97,11 @@ pub(super) fn replay(
         checkpoint: start.checkpoint,
         on_record,
         frontier: from.frontier.clone(),
-        last: start.genesis,
+        last: before_base,
         time: Timestamp::default(),
         promised: 0,
-        covered: nothing,
-        before: (0, Hash::EMPTY_ROOT),
+        covered: base,
+        before: None,
     };
     let mut left: VecDeque<u64> = segments.iter().copied().filter(|first| *first >= from.segment).collect();
     let mut active = None;
@@ -118,7 +121,7 @@ pub(super) fn replay(
                 break;
             }
         }
-        walk.before = (bytes.len() as u64, Hash::digest(&bytes));
+        walk.before = Some((bytes.len() as u64, Hash::digest(&bytes)));
         active = Some((first, bytes));
     }
     walk.end(active, torn)
@@ -137,8 +140,8 @@ struct Walk<'a> {
     /// The largest `durable` so far.
     promised: u64,
     covered: Covered,
-    /// Size and SHA-256 of the segment before.
-    before: (u64, Hash),
+    /// Size and SHA-256 of the segment before; `None` before the first that is read.
+    before: Option<(u64, Hash)>,
 }
 
 impl Walk<'_> {
@@ -153,7 +156,8 @@ impl Walk<'_> {
 
     /// Stands where the checkpoint ends. The record before that place gives `prev` and time.
     fn enter(&mut self, from: &Covered, bytes: &[u8]) -> Result<usize, OpenError> {
-        if from.frontier.size() == 0 {
+        // The first record, or the first that is left: what comes before it is given.
+        if from.offset == 0 {
             return Ok(0);
         }
         let offset = usize::try_from(from.offset).ok().filter(|offset| *offset <= bytes.len());
@@ -221,7 +225,8 @@ impl Walk<'_> {
         need(matches!(record.event, Event::LogCreated(_)) == (size == 0), &"log.created first and never again", &record.event.name())?;
         match &record.event {
             Event::LogSegment(found) => {
-                let (size, sha256) = self.before;
+                // What the segment before held went with it, where it was pruned; its last hash is in the chain still.
+                let (size, sha256) = self.before.unwrap_or((found.size, found.sha256));
                 let sealed = LogSegment { last: self.last, size, sha256 };
                 let expected = format_args!("{sealed:?} at the start of a segment");
                 need(opens_segment && *found == sealed, &expected, &format_args!("{found:?}"))?;

@@ -12,6 +12,7 @@ use claviger_audit::event::LogKind;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::adopt;
 use super::disk::{LocalDisk, replace};
 
 /// A process id has at most ten digits; what is longer was not written here.
@@ -109,13 +110,23 @@ impl StateDir {
         }
     }
 
+    /// Whether an adoption was begun here and not finished: then nothing else may open the logs.
+    pub fn is_adopting(&self) -> Result<bool, StateError> {
+        adopt::is_under_way(&LocalDisk, &self.logs()).map_err(|source| self.fails(source))
+    }
+
     fn fails(&self, source: io::Error) -> StateError {
         StateError::Io { path: self.path.clone(), source }
     }
 
+    /// The folder of all logs.
+    pub fn logs(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
     /// The folder of one log.
     pub fn log_folder(&self, kind: LogKind) -> PathBuf {
-        self.path.join("log").join(kind.name())
+        self.logs().join(kind.name())
     }
 }
 

@@ -1,9 +1,11 @@
 //! Tests of the whole writer: on a real disk (`real`), on one that fails and crashes as told (`crash`, `faults`, `fake`), and while its key
 //! changes (`turning`).
 
+mod adopt;
 mod crash;
 mod fake;
 mod faults;
 mod harness;
+mod prune;
 mod real;
 mod turning;

@@ -82,7 +82,7 @@ impl Pair {
             notes: vec![NoteFile { name: format!("{name}/checkpoint"), bytes: note.clone() }],
             pruned: Pruned::default(),
         };
-        Input { keys: Some(log("keys", keys, &self.notes[0])), uses: vec![log("uses", uses, &self.notes[1])] }
+        Input { keys: Some(log("keys", keys, &self.notes[0])), uses: vec![log("uses", uses, &self.notes[1])], ..Input::default() }
     }
 }
 

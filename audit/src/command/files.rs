@@ -1,6 +1,6 @@
 //! From paths to logs: which files are segments of which log.
 //!
-//! In scope: the layout of a state's `log` folder, and loose segment files. Out of scope: what the files hold, but for the first record,
+//! In scope: the layout of a state's `log` folder, the former logs in it, and loose segment files. Out of scope: what the files hold, but for the first record,
 //! which says what a loose file belongs to.
 
 use std::collections::BTreeMap;
@@ -12,12 +12,14 @@ use crate::event::LogKind;
 use crate::line::Lines;
 use crate::note::MAX_NOTE;
 use crate::record::Record;
-use crate::verify::{Input, LogFiles, NoteFile, Pruned, Segment};
+use crate::verify::{Former, Input, LogFiles, NoteFile, Pruned, Segment};
 
 use super::Failure;
 
 /// Most files in one folder: six terabytes of segments. More is no log folder.
 const MOST_FILES: usize = 100_000;
+/// The folder of logs that ended, by the number of their adoption.
+const FORMER: &str = "former";
 /// How much of a segment is read at once.
 const READ_BUFFER: usize = 1 << 17;
 
@@ -33,7 +35,7 @@ pub(super) fn open(paths: &[PathBuf]) -> Result<Input<'static>, Failure> {
         }
     }
     for (kind, files) in group(&loose)? {
-        add(&mut input, kind, files)?;
+        add(&mut input.keys, &mut input.uses, kind, files)?;
     }
     Ok(input)
 }
@@ -70,21 +72,43 @@ fn folder(path: &Path, input: &mut Input<'static>) -> Result<(), Failure> {
         let by_name = kind_by_name(path);
         let first = names.iter().find(|name| is_segment(name)).map(|name| path.join(name));
         let kind = by_name.or(first.and_then(|first| first_record(&first).ok().flatten()).map(|record| record.log));
-        return add(input, kind.unwrap_or(LogKind::Keys), log);
+        return add(&mut input.keys, &mut input.uses, kind.unwrap_or(LogKind::Keys), log);
     }
-    for name in &names {
-        let inner = path.join(name);
-        if let Some(kind) = kind_by_name(&inner).filter(|_| inner.is_dir()) {
-            add(input, kind, log_in(&inner, &names_in(&inner)?)?)?;
+    logs_in(path, &names, &mut input.keys, &mut input.uses)?;
+    let former = path.join(FORMER);
+    if former.is_dir() {
+        let mut numbers: Vec<u32> = names_in(&former)?.iter().filter_map(|name| name.parse().ok()).collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            let folder = former.join(number.to_string());
+            let Former { mut keys, mut uses } = Former::default();
+            logs_in(&folder, &names_in(&folder)?, &mut keys, &mut uses)?;
+            input.former.push(Former { keys, uses });
         }
     }
     Ok(())
 }
 
-fn add(input: &mut Input<'static>, kind: LogKind, log: LogFiles<'static>) -> Result<(), Failure> {
+/// The folders of logs in `path`.
+fn logs_in(path: &Path, names: &[String], keys: &mut Option<LogFiles<'static>>, uses: &mut Vec<LogFiles<'static>>) -> Result<(), Failure> {
+    for name in names {
+        let inner = path.join(name);
+        if let Some(kind) = kind_by_name(&inner).filter(|_| inner.is_dir()) {
+            add(keys, uses, kind, log_in(&inner, &names_in(&inner)?)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn add(
+    keys: &mut Option<LogFiles<'static>>,
+    uses: &mut Vec<LogFiles<'static>>,
+    kind: LogKind,
+    log: LogFiles<'static>,
+) -> Result<(), Failure> {
     match kind {
-        LogKind::Uses => input.uses.push(log),
-        LogKind::Keys if input.keys.is_none() => input.keys = Some(log),
+        LogKind::Uses => uses.push(log),
+        LogKind::Keys if keys.is_none() => *keys = Some(log),
         LogKind::Keys => return Err(Failure::Usage(format!("two key logs are given; the second is {}", log.name))),
     }
     Ok(())

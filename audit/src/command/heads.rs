@@ -48,7 +48,8 @@ pub(super) fn save(path: &Path, report: &Report) -> Result<(), Failure> {
     if is_folder {
         fs::create_dir_all(path).map_err(|error| Failure::File { path: path.to_owned(), error })?;
     }
-    for log in &report.logs {
+    // A log that ended gets no new head, and has the file name of the one that goes on from it.
+    for log in report.logs.iter().filter(|log| !log.former) {
         let Some(head) = &log.head else { continue };
         if is_folder {
             let name = name_of(log)?;

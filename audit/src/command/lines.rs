@@ -16,9 +16,10 @@ pub(super) struct Read<'a> {
     pub(super) record: Result<(&'a [u8], Record), String>,
 }
 
-/// Calls `visit` with every line, key log first, until it says `false`.
+/// Calls `visit` with every line, former logs first, and of each time the key log first, until it says `false`.
 pub(super) fn each(input: &Input<'_>, visit: &mut dyn FnMut(Read<'_>) -> io::Result<bool>) -> io::Result<()> {
-    let logs = input.keys.iter().chain(&input.uses);
+    let former = input.former.iter().flat_map(|former| former.keys.iter().chain(&former.uses));
+    let logs = former.chain(&input.keys).chain(&input.uses);
     for segment in logs.flat_map(|log| &log.segments) {
         if !each_of(segment, visit)? {
             return Ok(());

@@ -124,6 +124,9 @@ pub struct LogAdopted {
     pub root: Hash,
     /// How many more it is known to have had.
     pub lost: u64,
+    /// The operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A daemon took the logs.

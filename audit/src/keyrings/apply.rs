@@ -6,20 +6,20 @@
 use std::collections::BTreeMap;
 
 use super::rule::{Illegal, No, Rule, need, no, not_before};
-use super::{InForce, Key, Keyring, Keyrings, Origin, Served, State};
+use super::{InForce, Key, Keyring, Keyrings, Served, State};
 use crate::event::{self, Event, Purpose, RotationReason};
 use crate::jwk::PublicKey;
 use crate::jwks::{self, MOST_KEYS_IN_SET, SetName};
 use crate::merkle::Hash;
-use crate::names::{KeyName, is_label};
+use crate::names::{KeyName, is_label, is_successor};
 use crate::record::Record;
 use crate::time::Timestamp;
 
 /// Seq and time of the record that is being applied.
 #[derive(Clone, Copy)]
-struct At {
-    seq: u64,
-    time: Timestamp,
+pub(super) struct At {
+    pub(super) seq: u64,
+    pub(super) time: Timestamp,
 }
 
 impl Keyrings {
@@ -41,12 +41,14 @@ impl Keyrings {
         need(record.seq == self.size, Rule::Form, format_args!("record {} where {} was due", record.seq, self.size))?;
         let is_first = matches!(record.event, Event::LogCreated(_));
         need(is_first == (self.size == 0), Rule::Form, "log.created is the first record and no other")?;
+        self.check_adoption(record)?;
         need(record.time >= self.last_time, Rule::I12, format_args!("time {} is before {}", record.time, self.last_time))
     }
 
     fn transition(&mut self, record: &Record, at: At) -> Result<(), No> {
         match &record.event {
             Event::LogCreated(e) => self.log_created(e),
+            Event::LogAdopted(e) => self.log_adopted(e, at),
             Event::KeyringCreated(e) => self.keyring_created(e),
             Event::KeyringChanged(e) => self.keyring_changed(e),
             Event::KeyringTiming(e) => self.keyring_timing(e, at),
@@ -85,18 +87,6 @@ impl Keyrings {
             // The rest tells a story and changes no key.
             _ => Ok(()),
         }
-    }
-
-    fn log_created(&mut self, e: &event::LogCreated) -> Result<(), No> {
-        need(is_label(&e.installation), Rule::Form, format_args!("{:?} is not an installation name", e.installation))?;
-        self.origin = Some(Origin {
-            origin: e.origin.clone(),
-            installation: e.installation.clone(),
-            keystore: e.keystore.clone(),
-            locator: e.locator.clone(),
-            verifier_key: e.key.clone(),
-        });
-        Ok(())
     }
 
     fn keyring_created(&mut self, e: &event::KeyringCreated) -> Result<(), No> {
@@ -410,8 +400,12 @@ impl Keyrings {
     }
 
     fn uses_head(&mut self, e: &event::UsesHead, at: At) -> Result<(), No> {
-        let before = self.uses_heads.get(&e.of).map_or(0, |(_, head)| head.size);
-        need(e.size >= before, Rule::Form, format_args!("the use log of {} shrank from {before} to {}", e.of, e.size))?;
+        if let Some((_, before)) = self.uses_heads.get(&e.of) {
+            let (same, size) = (before.origin == e.origin, before.size);
+            let goes_on = same || is_successor(&e.origin, &before.origin);
+            need(goes_on, Rule::Form, format_args!("the use log of {} was {}, and is {}", e.of, before.origin, e.origin))?;
+            need(!same || e.size >= size, Rule::Form, format_args!("the use log of {} shrank from {size} to {}", e.of, e.size))?;
+        }
         self.uses_heads.insert(e.of.clone(), (at.time, e.clone()));
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::algorithm::Algorithm;
-use crate::event::{Purpose, UsesHead};
+use crate::event::{Purpose, UsesHead, UsesPruned};
 use crate::jwk::PublicKey;
 use crate::jwks::{self, SetName};
 use crate::merkle::Hash;
@@ -19,6 +19,7 @@ use crate::time::Timestamp;
 use crate::timing::Timing;
 
 mod apply;
+mod beginning;
 mod retention;
 mod rule;
 #[cfg(test)]
@@ -88,7 +89,7 @@ pub struct Key {
     pub locator: Option<String>,
     /// The state now.
     pub state: State,
-    /// Every state with the sequence number and time of the record that brought it, in order.
+    /// Every state with the sequence number and time of the record that brought it, in order. What a former log brought has number 0.
     pub history: Vec<(u64, Timestamp, State)>,
     /// When each node first served it in each set.
     pub served: BTreeMap<(String, SetName), Timestamp>,
@@ -127,7 +128,7 @@ impl Key {
 /// Settings and since when they are in force.
 #[derive(Clone, Copy, Debug)]
 pub struct InForce {
-    /// Sequence number of the `keyring.timing` record.
+    /// Sequence number of the `keyring.timing` record; 0 if it stands in a former log.
     pub seq: u64,
     /// Its time.
     pub since: Timestamp,
@@ -243,7 +244,7 @@ impl Keyring {
 /// What a node said it serves for a set.
 #[derive(Clone, Debug)]
 pub struct Served {
-    /// The size of the key log that the body was built from.
+    /// The size of the key log that the body was built from; 0 if that was a former log.
     pub size: u64,
     /// SHA-256 of the body.
     pub sha256: Hash,
@@ -266,12 +267,22 @@ pub struct Origin {
     pub verifier_key: String,
 }
 
+/// A key log that ended: what the next one must name.
+#[derive(Clone, Debug)]
+struct Former {
+    origin: Origin,
+    size: u64,
+    root: Hash,
+}
+
 /// All keyrings, as the first [`Keyrings::size`] records of the key log made them.
 #[derive(Clone, Debug, Default)]
 pub struct Keyrings {
     size: u64,
     last_time: Timestamp,
     origin: Option<Origin>,
+    /// The log that this one goes on from, until `log.adopted` has named it.
+    former: Option<Former>,
     rings: BTreeMap<String, Keyring>,
     kids: HashMap<String, String>,
     names: BTreeSet<KeyName>,
@@ -279,8 +290,8 @@ pub struct Keyrings {
     nodes: BTreeMap<String, Option<Timestamp>>,
     served: BTreeMap<(String, SetName), Served>,
     uses_heads: BTreeMap<String, (Timestamp, UsesHead)>,
-    /// The first record that is left of each use log that was pruned, by its origin.
-    uses_pruned: BTreeMap<String, u64>,
+    /// The last pruning of each use log, by its origin.
+    uses_pruned: BTreeMap<String, UsesPruned>,
     /// Years whose pseudonyms nobody can tell any more, by node.
     erased: BTreeSet<(String, u64)>,
     lost_keystores: BTreeSet<String>,
@@ -353,6 +364,11 @@ impl Keyrings {
     /// Keystores that are recorded as lost.
     pub fn lost_keystores(&self) -> &BTreeSet<String> {
         &self.lost_keystores
+    }
+
+    /// The last pruning of the use log of this origin.
+    pub fn last_pruning(&self, origin: &str) -> Option<&UsesPruned> {
+        self.uses_pruned.get(origin)
     }
 
     /// The years whose pseudonyms `node` can make no more.

@@ -13,9 +13,9 @@ impl Keyrings {
         need(!e.reason.trim().is_empty(), Rule::Form, "pruning needs a reason")?;
         let known = self.uses_heads.get(&e.of).filter(|(_, head)| head.origin == e.origin).map_or(0, |(_, head)| head.size);
         need(e.first <= known, Rule::Form, format_args!("only {known} records of {} are known", e.origin))?;
-        let before = self.uses_pruned.get(&e.origin).copied().unwrap_or_default();
+        let before = self.uses_pruned.get(&e.origin).map_or(0, |pruned| pruned.first);
         need(e.first > before, Rule::Form, format_args!("{} was pruned up to record {before} already", e.origin))?;
-        self.uses_pruned.insert(e.origin.clone(), e.first);
+        self.uses_pruned.insert(e.origin.clone(), e.clone());
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use crate::timing::tests::defaults;
 
 use log::*;
 
+mod adoption;
 mod log;
 
 #[test]
@@ -351,8 +352,8 @@ fn only_what_is_known_is_pruned_and_nothing_twice() {
     };
     assert_eq!(log.refused(pruned(5)).0, Rule::Form, "no head of the log is known");
     let head = UsesHead { of: "a".into(), origin: "example.org/claviger/uses/a".into(), size: 10, root: Hash::from([0; 32]) };
-    log.ok(Event::UsesHead(UsesHead { origin: "example.org/claviger/uses/other".into(), ..head.clone() }));
-    assert_eq!(log.refused(pruned(5)).0, Rule::Form, "the head of another log");
+    log.ok(Event::UsesHead(UsesHead { of: "b".into(), ..head.clone() }));
+    assert_eq!(log.refused(pruned(5)).0, Rule::Form, "the head of another node");
     log.ok(Event::UsesHead(head));
     assert_eq!(log.refused(pruned(0)).0, Rule::Form);
     assert_eq!(log.refused(pruned(11)).0, Rule::Form);

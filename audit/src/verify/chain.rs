@@ -189,9 +189,10 @@ impl Scan {
         self.leaves.get(&seq)
     }
 
-    /// Lines that are no records, and that nothing says were ever durable: what an unclean stop leaves. The others become findings.
-    pub(super) fn settle_unreadable(&mut self, stated: u64, log: &str, findings: &mut Findings) -> u64 {
-        let durable = self.watermark.max(stated);
+    /// Lines that are no records, and that nothing says were ever durable: what an unclean stop leaves. The others become findings. Of a log
+    /// that ended, lines from `end` on count no more.
+    pub(super) fn settle_unreadable(&mut self, stated: u64, end: Option<u64>, log: &str, findings: &mut Findings) -> u64 {
+        let durable = self.watermark.max(stated).min(end.unwrap_or(u64::MAX));
         let mut torn = self.unreadable_lines;
         for line in self.unreadable.drain(..) {
             // A segment is followed by another only when it is whole.

@@ -25,9 +25,32 @@ pub struct KeyLog {
     on_time: OnTime,
     signed: u64,
     stopped: bool,
+    end: Option<u64>,
+    known: u64,
 }
 
 impl KeyLog {
+    /// A key log that goes on from `before`, whose root is `root`. Where nobody knows the state of the one before, nobody knows this one's.
+    pub(super) fn after(before: &Self, root: Option<Hash>) -> Self {
+        let keyrings = root.map(|root| before.keyrings.clone().carried_over(root));
+        Self { stopped: before.stopped || keyrings.is_none(), keyrings: keyrings.unwrap_or_default(), ..Self::default() }
+    }
+
+    /// A key log that cannot be judged, because the one that it goes on from is not here.
+    pub(super) fn unknown() -> Self {
+        Self { stopped: true, ..Self::default() }
+    }
+
+    /// The log ended: `end` of its records count, and it is known to have had `known`.
+    pub(super) fn ended(self, end: Option<u64>, known: u64) -> Self {
+        Self { end, known, ..self }
+    }
+
+    /// How many records the log is known to have had, if the loss of some was accepted.
+    pub(super) fn known(&self) -> u64 {
+        self.known
+    }
+
     /// The state after the last record that could be replayed.
     pub fn keyrings(&self) -> &Keyrings {
         &self.keyrings
@@ -68,14 +91,10 @@ impl KeyLog {
         self.served.iter().rev().find(|(_, _, other)| *other == sha256).map(|(seq, set, _)| (*seq, set.as_str()))
     }
 
-    /// Adds what only the whole log tells: when each key that stopped signing was withdrawn.
-    pub(super) fn finish(&mut self) {
-        for rotation in &mut self.rotations {
-            rotation.finish(&self.keyrings);
-        }
-    }
-
     fn replay(&mut self, record: &Record, at: &Location, findings: &mut Findings) {
+        if self.end.is_some_and(|end| record.seq >= end) {
+            return;
+        }
         // After a gap or an illegal record nobody knows the state, so what follows cannot be judged; the chain goes on being checked.
         if self.stopped || record.seq != self.keyrings.size() {
             self.stopped = true;

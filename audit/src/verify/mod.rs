@@ -4,8 +4,8 @@
 //! verifier brings along to pin a log. Out of scope: opening files (`crate::command`), printing ([`crate::report`]), clocks and networks.
 //!
 //! Files by story: `chain` reads one log; `keylog`, `on_time` and `uses` judge what its records say; `signers` and `notes` compare it with
-//! what was signed; `pins` holds it against what the verifier brought; `resume` decides what an earlier run has done; `run` tells the order.
-//! `leaves` gives the leaf hashes of a log, for proofs.
+//! what was signed; `pins` holds it against what the verifier brought; `eras` finds which log goes on from which; `resume` decides what an
+//! earlier run has done; `run` tells the order. `leaves` gives the leaf hashes of a log, for proofs.
 
 use std::io::{self, BufRead};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::time::Timestamp;
 use crate::trust::Policy;
 
 mod chain;
+mod eras;
 mod finding;
 mod keylog;
 pub mod leaves;
@@ -33,7 +34,7 @@ mod uses;
 pub use finding::{Finding, Findings, Location, MOST_FINDINGS, Verdict};
 pub use keylog::KeyLog;
 pub use rotation::{Rotation, Slack};
-pub use run::{ForkFile, LogReport, Report};
+pub use run::{Ended, ForkFile, LogReport, Report};
 
 /// One segment of a log, which can be opened when its turn comes.
 pub struct Segment<'a> {
@@ -103,6 +104,17 @@ pub struct Input<'a> {
     /// The key log.
     pub keys: Option<LogFiles<'a>>,
     /// The use logs, one per node.
+    pub uses: Vec<LogFiles<'a>>,
+    /// Logs that ended, and that others go on from; oldest first.
+    pub former: Vec<Former<'a>>,
+}
+
+/// What was set aside by one adoption: the key log and the use logs, or use logs alone.
+#[derive(Default)]
+pub struct Former<'a> {
+    /// The key log.
+    pub keys: Option<LogFiles<'a>>,
+    /// The use logs.
     pub uses: Vec<LogFiles<'a>>,
 }
 

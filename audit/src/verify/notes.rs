@@ -9,7 +9,6 @@ use crate::checkpoint::Checkpoint;
 use crate::merkle::{Hash, ProofMaker, verify_consistency};
 use crate::note::{Note, NoteError, VerifiedSignatures, VerifierKey};
 use crate::proof::{ForkProof, Grafted};
-use crate::time::Timestamp;
 use crate::trust::{MissingQuorum, Policy, Witnessed};
 
 use super::chain::Scan;
@@ -94,9 +93,6 @@ impl Stated<'_> {
 /// The newest verified checkpoint that the lines agree with and that reaches the quorum.
 pub(super) struct Covered {
     pub(super) size: u64,
-    pub(super) root: Hash,
-    /// The time of the last record that it covers.
-    pub(super) time: Option<Timestamp>,
     /// The whole note.
     pub(super) note: String,
     /// Who witnessed it, and until when the quorum vouches for it.
@@ -122,12 +118,14 @@ pub(super) struct Judged {
     pub(super) used: Vec<VerifierKey>,
 }
 
-/// Compares what was signed with what is there. A fork makes it read the log once more, for the proof.
+/// Compares what was signed with what is there. A fork makes it read the log once more, for the proof. Of a log that ended, what lies beside
+/// it (`on_disk`) may name as many records as it is known to have had (`accepted`), because the loss of the rest was accepted. What somebody
+/// remembers may not: it is the evidence of the loss.
 pub(super) fn judge(
     (files, scan): (&LogFiles<'_>, &Scan),
-    origin: &str,
+    (origin, accepted): (&str, Option<u64>),
     (signers, policy): (&Signers<'_>, Option<&Policy>),
-    statements: &[&Statement],
+    (on_disk, remembered): (&[Statement], &[&Statement]),
     findings: &mut Findings,
 ) -> Judged {
     let mut judged = Judged::default();
@@ -135,15 +133,17 @@ pub(super) fn judge(
     let mut differing = Vec::new();
     let mut missing = Vec::new();
     let known = signers.known();
-    if statements.is_empty() {
+    let statements = on_disk.iter().map(|statement| (statement, accepted)).chain(remembered.iter().map(|statement| (*statement, None)));
+    if on_disk.is_empty() && remembered.is_empty() {
         findings.push(Finding::new(Verdict::Unsigned, "there is no checkpoint: nobody signed for these records").of(origin));
     }
-    for statement in statements {
+    for (statement, accepted) in statements {
         match statement.verify(origin, signers, &known) {
             Err(finding) => findings.push(named(*finding, &statement.name).of(origin)),
             Ok(stated) => {
                 judged.stated = judged.stated.max(stated.size);
                 match scan.root_at(stated.size) {
+                    None if accepted.is_some_and(|known| stated.size <= known) => {}
                     // An earlier run has compared it.
                     None if stated.size < scan.resumed_at() => {}
                     None => missing.push(stated),
@@ -182,9 +182,10 @@ pub(super) fn judge(
     judged.signed = agreeing.iter().map(|stated| stated.size).max().unwrap_or_default();
     match witnessed(agreeing, policy) {
         Ok((stated, witnessed)) => {
-            let (size, root, note) = (stated.size, stated.root, stated.note.to_string());
-            judged.covered = Some(Covered { size, root, time: scan.time_at(size), note, witnessed });
+            judged.covered = Some(Covered { size: stated.size, note: stated.note.to_string(), witnessed });
         }
+        // The log that goes on from it needs its own quorum, and vouches for all of it.
+        Err(Some(_)) if accepted.is_some() => {}
         Err(Some((size, missing))) => findings.push(quorum_missing(size, &missing).of(origin)),
         Err(None) => {}
     }

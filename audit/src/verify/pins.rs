@@ -18,13 +18,13 @@ use super::{LiveSet, Options};
 /// Checks everything that is about all logs together, and says in words what pins them.
 pub(super) fn check(options: &Options, heads: &[Statement], logs: &[LogReport], now: Timestamp, findings: &mut Findings) -> Vec<String> {
     check_trust(options, findings);
-    let mut pinned_by: Vec<String> = logs.iter().filter_map(witnessed).collect();
+    let mut pinned_by: Vec<String> = logs.iter().filter(|log| !log.former).filter_map(witnessed).collect();
     for head in heads {
         pinned_by.extend(check_head(options, head, logs, findings));
     }
     for receipt in &options.receipts {
         pinned_by.extend(
-            check_named(options, &receipt.log, "a receipt", logs, findings)
+            (check_named(options, &receipt.log, "a receipt", logs, findings) && goes_on(&receipt.log, logs))
                 .then(|| format!("receipt of {} record {}", receipt.log, receipt.seq)),
         );
     }
@@ -66,7 +66,12 @@ fn check_head(options: &Options, head: &Statement, logs: &[LogReport], findings:
         return None;
     };
     let here = check_named(options, origin, head.name(), logs, findings);
-    (here && size > 0).then(|| format!("{} ({origin}, {size} records)", head.name()))
+    (here && goes_on(origin, logs) && size > 0).then(|| format!("{} ({origin}, {size} records)", head.name()))
+}
+
+/// What is known of a log that ended is checked like any other, but it says nothing about the log that goes on from it.
+fn goes_on(origin: &str, logs: &[LogReport]) -> bool {
+    logs.iter().any(|log| !log.former && log.origin.as_deref() == Some(origin))
 }
 
 /// Whether the log that something names is here. With `--keys-only`, what is about a use log is passed over.
@@ -83,7 +88,7 @@ fn check_named(options: &Options, origin: &str, what: &str, logs: &[LogReport], 
 fn check_min_size(options: &Options, least: &super::MinSize, logs: &[LogReport], findings: &mut Findings) -> Option<String> {
     let of = |log: &&LogReport| match &least.origin {
         Some(origin) => log.origin.as_ref() == Some(origin),
-        None => log.kind == LogKind::Keys,
+        None => log.kind == LogKind::Keys && !log.former,
     };
     let Some(log) = logs.iter().find(of) else {
         check_named(options, least.origin.as_deref().unwrap_or("keys"), "--min-size", logs, findings);
@@ -95,7 +100,7 @@ fn check_min_size(options: &Options, least: &super::MinSize, logs: &[LogReport],
         let finding = Finding::new(Verdict::Truncated, "the log is shorter than --min-size").of(label);
         findings.push(finding.differ(format_args!("{} covered records", least.size), format_args!("{} covered records", log.size)));
     }
-    (least.size > 0).then(|| format!("--min-size {} of {label}", least.size))
+    (least.size > 0 && !log.former).then(|| format!("--min-size {} of {label}", least.size))
 }
 
 /// The receipts of one log: each record is there, and is the one that the receipt names.
@@ -121,7 +126,8 @@ pub(super) fn receipts(options: &Options, origin: &str, scan: &Scan, findings: &
 /// the host may write any time into a record, but not into those.
 fn check_age(options: &Options, logs: &[LogReport], now: Timestamp, findings: &mut Findings) {
     let Some(max_age) = options.max_age else { return };
-    for log in logs {
+    let logs: Vec<&LogReport> = logs.iter().filter(|log| !log.former).collect();
+    for log in &logs {
         let seen_whole = logs.iter().filter(|other| log.kind == LogKind::Keys && other.kind == LogKind::Uses && other.seen == log.size);
         let fresh = seen_whole.chain([log]).filter_map(|log| log.witnessed.or(log.time)).max();
         if let Some(time) = fresh.filter(|time| now.since(*time) > max_age) {

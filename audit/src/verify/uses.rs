@@ -28,12 +28,23 @@ pub(super) struct UseCheck<'k> {
     seen_known: bool,
     signatures: u64,
     unjudged: u64,
+    lost: u64,
     first_unjudged: Option<Location>,
 }
 
 impl<'k> UseCheck<'k> {
     pub(super) fn new(keys: &'k KeyLog) -> Self {
-        Self { keys, node: None, time: Timestamp::default(), seen: 0, seen_known: true, signatures: 0, unjudged: 0, first_unjudged: None }
+        Self {
+            keys,
+            node: None,
+            time: Timestamp::default(),
+            seen: 0,
+            seen_known: true,
+            signatures: 0,
+            unjudged: 0,
+            first_unjudged: None,
+            lost: 0,
+        }
     }
 
     /// Goes on where an earlier run stopped.
@@ -52,6 +63,11 @@ impl<'k> UseCheck<'k> {
         self.first_unjudged.as_ref().map(|at| (self.unjudged, at))
     }
 
+    /// How many of them name a state that was lost, where the loss was accepted.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
     fn check_place(&mut self, record: &Record, at: &Location, findings: &mut Findings) {
         let node = self.node.get_or_insert_with(|| record.node.clone());
         if *node != record.node {
@@ -66,6 +82,9 @@ impl<'k> UseCheck<'k> {
         if record.seq > 0 && matches!(record.event, Event::LogCreated(_)) {
             findings.push(Finding::new(Verdict::Illegal, "log.created is the first record and no other").rule("form").at(at));
         }
+        if record.seq != 1 && matches!(record.event, Event::LogAdopted(_)) {
+            findings.push(Finding::new(Verdict::Illegal, "log.adopted is the second record and no other").rule("form").at(at));
+        }
     }
 
     fn keys_seen(&mut self, event: &KeysSeen, at: &Location, findings: &mut Findings) {
@@ -76,6 +95,8 @@ impl<'k> UseCheck<'k> {
         (self.seen, self.seen_known) = (self.seen.max(event.size), true);
         let leaf = event.size.checked_sub(1).map(|last| usize::try_from(last).ok().and_then(|last| self.keys.leaves().get(last)));
         match leaf {
+            // It was seen before it was lost, and the loss was accepted.
+            Some(None) if event.size <= self.keys.known() => {}
             Some(None) => {
                 let text = "the use log has seen more of the key log than is here; give the whole key log (copy `uses` first, then `keys`)";
                 let size = self.keys.leaves().len();
@@ -101,8 +122,12 @@ impl<'k> UseCheck<'k> {
                 Finding::new(Verdict::Illegal, "a signature names a state of the key log that the log had not seen").rule("I7").at(at);
             findings.push(finding.differ(format_args!("1 to {}", self.seen), event.size));
         } else if event.size > self.keys.keyrings().size() {
-            self.unjudged += 1;
-            self.first_unjudged.get_or_insert_with(|| at.clone());
+            if event.size <= self.keys.known() {
+                self.lost += 1;
+            } else {
+                self.unjudged += 1;
+                self.first_unjudged.get_or_insert_with(|| at.clone());
+            }
         } else if let Err(Broken { rule, text, expected, found }) = judge(self.keys, record.time, event) {
             findings.push(Finding::new(Verdict::Illegal, text).rule(rule).at(at).differ(expected, found));
         }

@@ -74,14 +74,14 @@ impl Story {
 }
 
 /// A log that is being written.
-struct Writer {
-    kind: LogKind,
-    origin: String,
+pub(crate) struct Writer {
+    pub(crate) kind: LogKind,
+    pub(crate) origin: String,
     /// The key that signs, after those that did.
-    secrets: Vec<SigningKey>,
-    prev: Hash,
-    frontier: Frontier,
-    segments: Vec<(String, Vec<u8>)>,
+    pub(crate) secrets: Vec<SigningKey>,
+    pub(crate) prev: Hash,
+    pub(crate) frontier: Frontier,
+    pub(crate) segments: Vec<(String, Vec<u8>)>,
     /// How many records become durable at once.
     batch: u64,
 }
@@ -92,12 +92,12 @@ pub(crate) fn at(seconds: u64) -> Timestamp {
 }
 
 impl Writer {
-    fn new(kind: LogKind, origin: String, seed: u8, batch: u64) -> Self {
+    pub(crate) fn new(kind: LogKind, origin: String, seed: u8, seconds: u64) -> Self {
         let secret = secret(seed);
         let key = verifier_key(&origin, &secret).to_string();
         let prev = genesis_prev(&origin, &key);
         let mut log =
-            Self { kind, origin: origin.clone(), secrets: vec![secret], prev, frontier: Frontier::new(), segments: Vec::new(), batch };
+            Self { kind, origin: origin.clone(), secrets: vec![secret], prev, frontier: Frontier::new(), segments: Vec::new(), batch: 1 };
         log.segments.push((FIRST.to_owned(), Vec::new()));
         let created = LogCreated {
             origin,
@@ -107,7 +107,7 @@ impl Writer {
             installation: "prod".into(),
             version: "0.1.0".into(),
         };
-        log.append(0, Event::LogCreated(created));
+        log.append(seconds, Event::LogCreated(created));
         log
     }
 
@@ -126,7 +126,7 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, seconds: u64, event: Event) -> Record {
+    pub(crate) fn append(&mut self, seconds: u64, event: Event) -> Record {
         let record = self.record(seconds, event);
         let line = record.to_line().unwrap();
         self.prev = leaf_hash(&line);
@@ -136,7 +136,7 @@ impl Writer {
         record
     }
 
-    fn roll(&mut self, seconds: u64, sha256: impl Fn(&[u8]) -> Hash) {
+    pub(crate) fn roll(&mut self, seconds: u64, sha256: impl Fn(&[u8]) -> Hash) {
         let (_, bytes) = self.segments.last().unwrap();
         let event = LogSegment { last: self.prev, size: bytes.len() as u64, sha256: sha256(bytes) };
         self.segments.push((format!("{:020}.jsonl", self.frontier.size()), Vec::new()));
@@ -144,7 +144,7 @@ impl Writer {
     }
 
     /// By the newest key alone.
-    fn checkpoint(&self) -> Vec<u8> {
+    pub(crate) fn checkpoint(&self) -> Vec<u8> {
         self.signed_by(&[self.secrets.last().unwrap()])
     }
 
@@ -166,7 +166,7 @@ impl Writer {
         self.signed_by(&[&self.secrets[count - 2], &self.secrets[count - 1]])
     }
 
-    fn head(&self) -> UsesHead {
+    pub(crate) fn head(&self) -> UsesHead {
         UsesHead { of: "a".into(), origin: self.origin.clone(), size: self.frontier.size(), root: self.frontier.root() }
     }
 }
@@ -493,8 +493,8 @@ pub(crate) fn build_late(meanwhile: Vec<(i64, Event)>) -> Files {
 fn tell(story: Story, meanwhile: Vec<(u64, Event)>) -> Files {
     let origin = if story == Story::WrongOrigin { "example.net/other" } else { ORIGIN };
     let batch = if story == Story::Busy { 4 } else { 1 };
-    let keys = Writer::new(LogKind::Keys, format!("{origin}/keys"), KEYS_SEED, batch);
-    let uses = Writer::new(LogKind::Uses, format!("{origin}/uses/a"), USES_SEED, batch);
+    let keys = Writer { batch, ..Writer::new(LogKind::Keys, format!("{origin}/keys"), KEYS_SEED, 0) };
+    let uses = Writer { batch, ..Writer::new(LogKind::Uses, format!("{origin}/uses/a"), USES_SEED, 0) };
     let mut keyrings = Keyrings::default();
     let line = keys.segments[0].1.trim_ascii_end();
     keyrings.apply(&Record::parse(line).unwrap()).unwrap();

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too: what fails here fails the test that asked")]
 
+mod adoption;
 mod builder;
 mod defects;
 #[expect(dead_code, reason = "the test `attacks` uses more of it")]
@@ -21,7 +22,7 @@ use std::time::Duration;
 use builder::{END, Files, ORIGIN, SECOND, Story, at, build};
 use claviger_audit::Timestamp;
 use claviger_audit::trust::Policy;
-use claviger_audit::verify::{Input, LogFiles, MinSize, NoteFile, Options, Pruned, Report, Segment, Verdict, verify};
+use claviger_audit::verify::{Former, Input, LogFiles, MinSize, NoteFile, Options, Pruned, Report, Segment, Verdict, verify};
 use proptest::prelude::*;
 
 fn testdata() -> PathBuf {
@@ -46,7 +47,12 @@ fn log_files(files: &Files, folder: &str) -> LogFiles<'static> {
 
 fn input(files: &Files) -> Input<'static> {
     let uses = files.keys().any(|name| name.starts_with("log/uses/")).then(|| log_files(files, "log/uses/"));
-    Input { keys: Some(log_files(files, "log/keys/")), uses: uses.into_iter().collect() }
+    let set_aside = |name: &str| files.keys().any(|file| file.starts_with(name)).then(|| log_files(files, name));
+    let former = (1..=2).map(|number| Former {
+        keys: set_aside(&format!("log/former/{number}/keys/")),
+        uses: set_aside(&format!("log/former/{number}/uses/")).into_iter().collect(),
+    });
+    Input { keys: Some(log_files(files, "log/keys/")), uses: uses.into_iter().collect(), former: former.collect() }
 }
 
 fn pins(valid: &Files) -> Options {
@@ -100,6 +106,7 @@ fn the_builder_makes_the_committed_files() {
         made.extend(defect.files.into_iter().map(|(name, bytes)| (format!("defect/{}/{name}", defect.name), bytes)));
     }
     made.extend(proofs::all().into_iter().map(|(name, bytes)| (format!("proofs/{name}"), bytes)));
+    made.extend(adoption::both().into_iter().map(|(name, bytes)| (format!("adopted/{name}"), bytes)));
     #[expect(clippy::disallowed_methods, reason = "whoever changes the format asks for new files; no program reads this")]
     let asked = std::env::var_os("CLAVIGER_WRITE_GOLDEN").is_some();
     if asked {

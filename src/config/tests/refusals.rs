@@ -205,6 +205,10 @@ fn limits_are_bounded() {
         errors("subject = \"hash\"", "subject = 'sha'"),
         ["audit.subject: \"sha\" is not known; write \"hash\", \"plain\" or \"omit\""]
     );
+    assert_eq!(
+        errors("retention = \"90d\"", "retention = \"0s\""),
+        ["audit.retention: 0s is out of bounds; write a duration from 1s to 3650d"]
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -48,22 +48,31 @@ pub(super) enum Plan {
     Full(u64),
 }
 
-#[derive(Clone, Default)]
-struct Inode {
-    live: Vec<u8>,
-    durable: Vec<u8>,
+#[derive(Clone)]
+enum Node {
+    File { live: Vec<u8>, durable: Vec<u8> },
+    Folder { live: Names, durable: Names },
 }
 
-#[derive(Default)]
+type Names = BTreeMap<String, usize>;
+
+/// A tree: node 0 is the root folder. A folder that is renamed takes along what is in it.
 struct State {
-    inodes: Vec<Inode>,
-    live: BTreeMap<PathBuf, usize>,
-    durable: BTreeMap<PathBuf, usize>,
+    nodes: Vec<Node>,
     plan: Plan,
     calls: u64,
     syncs: u64,
+    /// Renames from one folder to another that are not durable: file systems commit both names at once, so syncing either syncs both.
+    moved: Vec<(usize, usize)>,
     folder_syncs: u64,
     appends: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let root = Node::Folder { live: Names::new(), durable: Names::new() };
+        Self { nodes: vec![root], plan: Plan::Nothing, calls: 0, syncs: 0, moved: Vec::new(), folder_syncs: 0, appends: 0 }
+    }
 }
 
 #[derive(Clone, Default)]
@@ -103,16 +112,21 @@ impl FakeDisk {
     /// The disk after a power cut.
     pub(super) fn after_crash(&self, left: Left) -> Self {
         let old = self.state();
-        let names = if left == Left::Nothing { &old.durable } else { &old.live };
-        let content = |inode: &Inode| match left {
-            Left::Nothing => inode.durable.clone(),
-            Left::Half if inode.live.starts_with(&inode.durable) => {
-                inode.live[..usize::midpoint(inode.durable.len(), inode.live.len())].to_vec()
+        let after = |node: &Node| match node {
+            Node::Folder { live, durable } => {
+                let names = if left == Left::Nothing { durable } else { live };
+                Node::Folder { live: names.clone(), durable: names.clone() }
             }
-            Left::Half | Left::Everything => inode.live.clone(),
+            Node::File { live, durable } => {
+                let content = match left {
+                    Left::Nothing => durable.clone(),
+                    Left::Half if live.starts_with(durable) => live[..usize::midpoint(durable.len(), live.len())].to_vec(),
+                    Left::Half | Left::Everything => live.clone(),
+                };
+                Node::File { live: content.clone(), durable: content }
+            }
         };
-        let inodes = old.inodes.iter().map(|inode| Inode { live: content(inode), durable: content(inode) }).collect();
-        let new = State { inodes, live: names.clone(), durable: names.clone(), ..State::default() };
+        let new = State { nodes: old.nodes.iter().map(after).collect(), ..State::default() };
         Self { state: Arc::new(Mutex::new(new)), arrived: Arc::default() }
     }
 
@@ -144,11 +158,80 @@ fn fail<T>(fault: Fault, state: &mut State, act: impl FnOnce(&mut State) -> io::
 
 impl State {
     fn find(&self, path: &Path) -> io::Result<usize> {
-        self.live.get(path).copied().ok_or_else(|| ErrorKind::NotFound.into())
+        let names = path.iter().filter(|name| *name != "/").map(|name| name.to_str().unwrap());
+        names.into_iter().try_fold(0, |folder, name| match &self.nodes[folder] {
+            Node::Folder { live, .. } => live.get(name).copied().ok_or_else(|| ErrorKind::NotFound.into()),
+            Node::File { .. } => Err(ErrorKind::NotADirectory.into()),
+        })
+    }
+
+    /// The folder that holds a name, and the name.
+    fn holder(&self, path: &Path) -> io::Result<(usize, String)> {
+        Ok((self.find(path.parent().unwrap())?, path.file_name().unwrap().to_str().unwrap().to_owned()))
+    }
+
+    fn names(&mut self, folder: usize) -> &mut Names {
+        match &mut self.nodes[folder] {
+            Node::Folder { live, .. } => live,
+            Node::File { .. } => panic!("not a folder"),
+        }
+    }
+
+    fn bytes(&self, file: usize) -> &Vec<u8> {
+        match &self.nodes[file] {
+            Node::File { live, .. } => live,
+            Node::Folder { .. } => panic!("not a file"),
+        }
+    }
+
+    fn bytes_mut(&mut self, file: usize) -> &mut Vec<u8> {
+        match &mut self.nodes[file] {
+            Node::File { live, .. } => live,
+            Node::Folder { .. } => panic!("not a file"),
+        }
+    }
+
+    /// Gives the name to a node, if it is free.
+    fn enter(&mut self, path: &Path, node: usize) -> io::Result<()> {
+        let (folder, name) = self.holder(path)?;
+        match self.names(folder).insert(name, node) {
+            None => Ok(()),
+            Some(taken) => {
+                self.names(folder).insert(path.file_name().unwrap().to_str().unwrap().to_owned(), taken);
+                Err(ErrorKind::AlreadyExists.into())
+            }
+        }
     }
 
     fn used(&self) -> u64 {
-        self.live.values().map(|inode| self.inodes[*inode].live.len() as u64).sum()
+        let mut used = 0;
+        let mut left = vec![0];
+        while let Some(node) = left.pop() {
+            match &self.nodes[node] {
+                Node::File { live, .. } => used += live.len() as u64,
+                Node::Folder { live, .. } => left.extend(live.values()),
+            }
+        }
+        used
+    }
+
+    fn sync_names(&mut self, folder: usize) {
+        if let Node::Folder { live, durable } = &mut self.nodes[folder] {
+            durable.clone_from(live);
+        }
+    }
+
+    fn make_folders(&mut self, path: &Path) {
+        if path.parent().is_none() || self.find(path).is_ok() {
+            return;
+        }
+        self.make_folders(path.parent().unwrap());
+        self.nodes.push(Node::Folder { live: Names::new(), durable: Names::new() });
+        let (node, (folder, name)) = (self.nodes.len() - 1, self.holder(path).unwrap());
+        if let Node::Folder { live, durable } = &mut self.nodes[folder] {
+            live.insert(name.clone(), node);
+            durable.insert(name, node);
+        }
     }
 }
 
@@ -159,27 +242,24 @@ struct Open {
 
 impl Disk for FakeDisk {
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        let state = self.state();
-        let names = state.live.keys().filter(|path| path.parent() == Some(folder));
-        Ok(names.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect())
+        let mut state = self.state();
+        let folder = state.find(folder)?;
+        Ok(state.names(folder).keys().cloned().collect())
     }
 
     fn read(&self, path: &Path, from: u64, at_most: usize) -> io::Result<Vec<u8>> {
         let state = self.state();
-        let bytes = &state.inodes[state.find(path)?].live;
+        let bytes = state.bytes(state.find(path)?);
         let rest = bytes.get(usize::try_from(from).unwrap()..).unwrap_or_default();
         Ok(rest[..at_most.min(rest.len())].to_vec())
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn Tail>> {
         let inode = self.change(|state| {
-            if state.live.contains_key(path) {
-                return Err(ErrorKind::AlreadyExists.into());
-            }
-            state.inodes.push(Inode::default());
-            let inode = state.inodes.len() - 1;
-            state.live.insert(path.to_owned(), inode);
-            Ok(inode)
+            state.nodes.push(Node::File { live: Vec::new(), durable: Vec::new() });
+            let node = state.nodes.len() - 1;
+            state.enter(path, node)?;
+            Ok(node)
         })?;
         Ok(Box::new(Open { disk: self.clone(), inode }))
     }
@@ -191,20 +271,23 @@ impl Disk for FakeDisk {
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.change(|state| {
-            let inode = state.find(from)?;
-            if state.live.contains_key(to) {
-                return Err(ErrorKind::AlreadyExists.into());
-            }
-            state.live.insert(to.to_owned(), inode);
-            Ok(())
+            let node = state.find(from)?;
+            state.enter(to, node)
         })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.change(|state| {
-            let inode = state.find(from)?;
-            state.live.remove(from);
-            state.live.insert(to.to_owned(), inode);
+            let node = state.find(from)?;
+            let ((old, name), (new, new_name)) = (state.holder(from)?, state.holder(to)?);
+            if matches!(state.nodes[node], Node::Folder { .. }) && state.names(new).contains_key(&new_name) {
+                return Err(ErrorKind::DirectoryNotEmpty.into());
+            }
+            state.names(old).remove(&name);
+            state.names(new).insert(new_name, node);
+            if old != new {
+                state.moved.push((old, new));
+            }
             Ok(())
         })
     }
@@ -212,7 +295,8 @@ impl Disk for FakeDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.change(|state| {
             state.find(path)?;
-            state.live.remove(path);
+            let (folder, name) = state.holder(path)?;
+            state.names(folder).remove(&name);
             Ok(())
         })
     }
@@ -221,18 +305,30 @@ impl Disk for FakeDisk {
         self.change(|state| state.find(path).map(drop))
     }
 
-    fn make_folder(&self, _folder: &Path) -> io::Result<()> {
-        Ok(())
+    fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        if self.state().find(folder).is_ok() {
+            return Ok(());
+        }
+        self.change(|state| {
+            state.make_folders(folder);
+            Ok(())
+        })
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.change(|state| {
             state.folder_syncs += 1;
+            let folder = state.find(folder)?;
             let act = |state: &mut State| {
-                state.durable.retain(|path, _| path.parent() != Some(folder));
-                let names: Vec<_> =
-                    state.live.iter().filter(|(path, _)| path.parent() == Some(folder)).map(|(p, i)| (p.clone(), *i)).collect();
-                state.durable.extend(names);
+                state.sync_names(folder);
+                for (old, new) in std::mem::take(&mut state.moved) {
+                    if old == folder || new == folder {
+                        state.sync_names(old);
+                        state.sync_names(new);
+                    } else {
+                        state.moved.push((old, new));
+                    }
+                }
                 Ok(())
             };
             match state.plan {
@@ -250,7 +346,7 @@ impl Tail for Open {
             state.appends += 1;
             let room = match state.plan {
                 Plan::Short(taken) | Plan::ShortThen(taken, ..) if state.appends == 1 => {
-                    state.inodes[inode].live.extend_from_slice(&bytes[..taken]);
+                    state.bytes_mut(inode).extend_from_slice(&bytes[..taken]);
                     return Ok(taken);
                 }
                 Plan::Full(limit) => usize::try_from(limit.saturating_sub(state.used())).unwrap().min(bytes.len()),
@@ -259,7 +355,7 @@ impl Tail for Open {
             if room == 0 && !bytes.is_empty() {
                 return Err(ErrorKind::StorageFull.into());
             }
-            state.inodes[inode].live.extend_from_slice(&bytes[..room]);
+            state.bytes_mut(inode).extend_from_slice(&bytes[..room]);
             Ok(room)
         })
     }
@@ -269,7 +365,9 @@ impl Tail for Open {
         self.disk.change(|state| {
             state.syncs += 1;
             let act = |state: &mut State| {
-                state.inodes[inode].durable = state.inodes[inode].live.clone();
+                if let Node::File { live, durable } = &mut state.nodes[inode] {
+                    durable.clone_from(live);
+                }
                 Ok(())
             };
             match state.plan {
@@ -280,18 +378,18 @@ impl Tail for Open {
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.disk.state().inodes[self.inode].live.len() as u64)
+        Ok(self.disk.state().bytes(self.inode).len() as u64)
     }
 
     fn truncate(&mut self, size: u64) -> io::Result<()> {
         let inode = self.inode;
         self.disk.change(|state| {
-            state.inodes[inode].live.truncate(usize::try_from(size).unwrap());
+            state.bytes_mut(inode).truncate(usize::try_from(size).unwrap());
             Ok(())
         })
     }
 
     fn is_at(&self, path: &Path) -> io::Result<bool> {
-        Ok(self.disk.state().live.get(path) == Some(&self.inode))
+        Ok(self.disk.state().find(path).is_ok_and(|node| node == self.inode))
     }
 }

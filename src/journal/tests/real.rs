@@ -187,7 +187,7 @@ async fn a_log_grows_in_segments_that_vouch_for_each_other() {
         fs::remove_file(folder.path().join("uses").join(name)).unwrap();
     }
     let refused = UseLog::open(&opening(LogKind::Uses, folder.path(), &clock), keys.log.clone());
-    let Err(OpenError::Tampered { file, .. }) = refused else { panic!("opened") };
+    let Err(OpenError::Tampered { file, .. }) = refused else { panic!("{:?}", refused.err()) };
     assert_eq!(file, names[1]);
 }
 
