@@ -7,7 +7,7 @@
 //!
 //! Pure rooms, without I/O, async, clock, randomness or tracing: [`rotation`], [`policy`], [`jose`]. Ports, a contract in prose and its
 //! adapters: [`keystore`], [`journal`]. The shell, each story told in one place: [`signer`], [`rotator`], [`publisher`], [`operator`],
-//! [`health`], [`inspect`], [`daemon`]. The edge: [`http`], [`cli`]. What comes from outside: [`config`], [`secret`], [`clock`].
+//! [`witness`], [`logbook`], [`health`], [`inspect`], [`daemon`]. The edge: [`http`], [`cli`]. What comes from outside: [`config`], [`secret`], [`clock`].
 //!
 //! # Rules between the rooms
 //!
@@ -26,6 +26,7 @@ pub mod inspect;
 pub mod jose;
 pub mod journal;
 pub mod keystore;
+pub mod logbook;
 pub mod metrics;
 pub mod operator;
 pub mod policy;
@@ -37,3 +38,4 @@ pub mod rotator;
 pub mod secret;
 pub mod signer;
 pub mod views;
+pub mod witness;

@@ -47,6 +47,13 @@ pub struct LogLabel {
     pub log: &'static str,
 }
 
+/// The label of what belongs to a witness.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct WitnessLabel {
+    /// What the policy file calls it.
+    pub witness: String,
+}
+
 /// All metrics. The fields are updated by whoever knows; [`Metrics::text`] renders them.
 #[derive(Debug)]
 #[allow(missing_docs)]
@@ -63,6 +70,9 @@ pub struct Metrics {
     pub log_size: Family<LogLabel, Gauge>,
     pub log_checkpoint_size: Family<LogLabel, Gauge>,
     pub log_writable: Family<LogLabel, Gauge>,
+    pub log_witnessed_size: Family<LogLabel, Gauge>,
+    pub witness_up: Family<WitnessLabel, Gauge>,
+    pub witness_alarm: Family<WitnessLabel, Gauge>,
 }
 
 impl Default for Metrics {
@@ -81,6 +91,9 @@ impl Default for Metrics {
             log_size: Family::default(),
             log_checkpoint_size: Family::default(),
             log_writable: Family::default(),
+            log_witnessed_size: Family::default(),
+            witness_up: Family::default(),
+            witness_alarm: Family::default(),
             registry: Mutex::default(),
         };
         registry.register("sign_requests", "Signing requests by keyring and outcome", metrics.sign_requests.clone());
@@ -107,6 +120,17 @@ impl Default for Metrics {
         registry.register("log_records", "Durable records of the log", metrics.log_size.clone());
         registry.register("log_checkpoint_records", "Records that the newest checkpoint covers", metrics.log_checkpoint_size.clone());
         registry.register("log_writable", "1 while the log takes records", metrics.log_writable.clone());
+        registry.register(
+            "log_witnessed_size",
+            "Records that the newest checkpoint with a quorum of cosignatures covers",
+            metrics.log_witnessed_size.clone(),
+        );
+        registry.register("witness_up", "1 while the witness cosigns", metrics.witness_up.clone());
+        registry.register(
+            "witness_alarm",
+            "1 once the witness has known more of a log than this daemon, or another history",
+            metrics.witness_alarm.clone(),
+        );
         Self { registry: Mutex::new(registry), ..metrics }
     }
 }

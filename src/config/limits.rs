@@ -116,7 +116,13 @@ pub(super) fn subject(raw: &RawAudit, problems: &mut Problems<'_>) -> Subject {
     })
 }
 
-fn time(given: Option<Span>, bounds: (Duration, Duration), default: Duration, place: &Place, problems: &mut Problems<'_>) -> Duration {
+pub(super) fn time(
+    given: Option<Span>,
+    bounds: (Duration, Duration),
+    default: Duration,
+    place: &Place,
+    problems: &mut Problems<'_>,
+) -> Duration {
     let Some(Span(span)) = given else { return default };
     if (bounds.0..=bounds.1).contains(&span) {
         return span;

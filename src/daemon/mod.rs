@@ -1,6 +1,6 @@
 //! The daemon: from a configuration to listeners that answer, and an orderly end.
 //!
-//! In scope: the order of the start (JWKS first, whatever else is broken), reload, what happens when the log dies, graceful stop. Out of
+//! In scope: the order of the start (JWKS first, whatever else is broken; then witnesses are asked; then the first record), reload, what happens when the log dies, graceful stop. Out of
 //! scope: every story that runs in between.
 
 use std::path::{Path, PathBuf};
@@ -19,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::config::{Config, TlsFiles, files};
+use crate::config::{Config, Surface, TlsFiles, files};
 use crate::health::Health;
 use crate::http::{App, Parts, RequestLimits};
 use crate::journal::pseudonym::Pseudonyms;
 use crate::journal::state::{StateDir, StateError};
-use crate::journal::{AppendError, Checkpointer, Coverage, KeyLog, OpenError, Opening, UseLog};
+use crate::journal::{AppendError, Checkpointer, Coverage, KeyLog, OpenError, Opening, Standing, UseLog};
+use crate::logbook::Logbook;
 use crate::metrics::Metrics;
 use crate::operator::{Operator, ReloadRequest};
 use crate::policy::PolicySet;
@@ -33,6 +34,7 @@ use crate::readiness::Readiness;
 use crate::rotation::reconcile;
 use crate::rotator::{Rotator, Started, uses_head};
 use crate::signer::{Keystores, PerCaller, Signer};
+use crate::witness::Witnesses;
 
 pub mod init;
 mod listeners;
@@ -108,6 +110,9 @@ struct Daemon {
     checkpoints: [Checkpointer; 2],
     tls: listeners::TlsSlots,
     reloads: mpsc::Receiver<ReloadRequest>,
+    stop: CancellationToken,
+    /// The first records of this run, while witnesses are still to be asked.
+    unrecorded: Option<Vec<Event>>,
     _state: StateDir,
 }
 
@@ -128,6 +133,11 @@ impl Daemon {
         let keys = KeyLog::open(&opening(LogKind::Keys)).map_err(|source| StartError::Log { log: "key", source })?;
         check_identity(&config, &keys.created)?;
         let uses = UseLog::open(&opening(LogKind::Uses), keys.log.clone()).map_err(|source| StartError::Log { log: "use", source })?;
+        if config.witnesses.is_some() {
+            // Before anything can be signed: until they have been asked, others may know more of the logs.
+            keys.log.standing().ask();
+            uses.log.standing().ask();
+        }
         for (name, recovery) in [("keys", &keys.recovery), ("uses", &uses.recovery)] {
             tracing::info!(log = name, size = recovery.size, covered = recovery.covered, dropped = ?recovery.dropped, "log opened");
         }
@@ -137,6 +147,10 @@ impl Daemon {
             start_checkpoints(uses.coverage, &uses.created, &keystores, &clock)?,
         ];
         let (keys, uses) = (keys.log, uses.log);
+        let stop = CancellationToken::new();
+        let logs = [(checkpoints[0].clone(), keys.standing().clone()), (checkpoints[1].clone(), uses.standing().clone())];
+        let witnesses = start_witnesses(&config, logs, &clock, &stop)?;
+        let logbook = open_logbook(&config, &checkpoints[0], witnesses.as_deref())?;
         let wake = Arc::new(Notify::new());
         let health = Arc::new(Health::new(keys.clone(), clock.clone(), wake.clone()));
         let publisher = Arc::new(Publisher::new(keys.clone(), &config.node));
@@ -159,6 +173,7 @@ impl Daemon {
             clock: clock.clone(),
             node: config.node.clone(),
             own_uid: rustix::process::geteuid().as_raw(),
+            witnesses,
             reload,
         });
         let readiness = Arc::new(Readiness {
@@ -192,21 +207,41 @@ impl Daemon {
             operator,
             publisher,
             readiness,
+            logbook,
             callers: Arc::new(ArcSwap::from_pointee(setup::callers(&config))),
             routes: Arc::new(ArcSwap::from_pointee(setup::routes(&config, &keys.snapshot().keyrings))),
             limits,
             metrics,
             clock,
         });
-        record_start(&keys, &uses, &config, loaded).await?;
+        let mut unrecorded = Some(first_records(&keys, &config, loaded)?);
+        if app.operator.witnesses.is_none() {
+            record_start(&keys, &uses, &config.node, unrecorded.take()).await?;
+        }
         let tls = listeners::TlsSlots::default();
         let config_file = config_file.to_owned();
-        Ok(Self { config_file, config, app, rotator, health, keystores, keys, uses, checkpoints, tls, reloads, _state: state })
+        Ok(Self {
+            config_file,
+            config,
+            app,
+            rotator,
+            health,
+            keystores,
+            keys,
+            uses,
+            checkpoints,
+            tls,
+            reloads,
+            stop,
+            unrecorded,
+            _state: state,
+        })
     }
 
     async fn run(mut self) -> Result<Ended, StartError> {
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (stop, tasks) = (self.stop.clone(), TaskTracker::new());
         let accepting = listeners::start(&self.config, &self.app, &mut self.tls, &stop).await?;
+        self.confirm().await?;
         self.spawn_loops(&stop, &tasks);
         tracing::info!(node = self.config.node, "serving");
         // Nobody listens where systemd did not start us.
@@ -222,6 +257,20 @@ impl Daemon {
         }
         self.close(ended).await;
         Ok(ended)
+    }
+
+    /// Asks the witnesses whether they know more of the logs, while key sets are served and nothing is signed; then the start is recorded.
+    async fn confirm(&mut self) -> Result<(), StartError> {
+        let Some(witnesses) = self.app.operator.witnesses.clone() else { return Ok(()) };
+        if let Err((kind, source)) = witnesses.asked().await {
+            self.stop.cancel();
+            self.uses.stop().await;
+            self.keys.stop().await;
+            return Err(StartError::Log { log: if kind == LogKind::Keys { "key" } else { "use" }, source });
+        }
+        self.keys.standing().confirm();
+        self.uses.standing().confirm();
+        record_start(&self.keys, &self.uses, &self.config.node, self.unrecorded.take()).await
     }
 
     fn spawn_loops(&self, stop: &CancellationToken, tasks: &TaskTracker) {
@@ -359,8 +408,29 @@ fn start_checkpoints(
     coverage.start(sign, Handle::current()).map_err(|error| StartError::Config(format!("cannot start a thread: {error}")))
 }
 
-/// The first records of this run: the start, what is in force, and where the use log stands. A log that takes none is served from anyway.
-async fn record_start(keys: &KeyLog, uses: &UseLog, config: &Config, policies: Option<Event>) -> Result<(), StartError> {
+/// Starts asking those who cosign the logs, if anybody does.
+fn start_witnesses(
+    config: &Config,
+    logs: [(Checkpointer, Standing); 2],
+    clock: &Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> Result<Option<Arc<Witnesses>>, StartError> {
+    let Some(settings) = setup::witnesses(config).map_err(StartError::Config)? else { return Ok(None) };
+    let started = Witnesses::start(settings, logs, (clock, stop), &Handle::current());
+    started.map(|witnesses| Some(Arc::new(witnesses))).map_err(|error| StartError::Config(format!("cannot start a thread: {error}")))
+}
+
+/// What shows the key log, if some listener does.
+fn open_logbook(config: &Config, checkpoints: &Checkpointer, witnesses: Option<&Witnesses>) -> Result<Option<Logbook>, StartError> {
+    if !config.listeners.iter().any(|listener| listener.serves.contains(&Surface::Log)) {
+        return Ok(None);
+    }
+    let opened = Logbook::open(checkpoints.clone(), witnesses.map(|witnesses| witnesses.log(LogKind::Keys).clone()));
+    opened.map(Some).map_err(|error| StartError::Config(format!("cannot start a thread: {error}")))
+}
+
+/// The first records of this run: the start and what is in force.
+fn first_records(keys: &KeyLog, config: &Config, policies: Option<Event>) -> Result<Vec<Event>, StartError> {
     let wishes = setup::wishes(config);
     let snapshot = keys.snapshot();
     let changes = reconcile::reconcile(&snapshot.keyrings, &wishes).map_err(|conflicts| StartError::Config(lines(&conflicts)))?;
@@ -375,7 +445,13 @@ async fn record_start(keys: &KeyLog, uses: &UseLog, config: &Config, policies: O
     let mut events = vec![Event::DaemonStart(start), config_event(config)];
     events.extend(policies);
     events.extend(changes);
-    events.push(Event::UsesHead(uses_head(uses, &config.node)));
+    Ok(events)
+}
+
+/// Records the start, and where the use log stands. A log that takes no record is served from anyway.
+async fn record_start(keys: &KeyLog, uses: &UseLog, node: &str, first: Option<Vec<Event>>) -> Result<(), StartError> {
+    let mut events = first.unwrap_or_default();
+    events.push(Event::UsesHead(uses_head(uses, node)));
     match keys.append(Asked::default(), move |_, _| Ok(events.clone())).await {
         Ok(_) => Ok(()),
         Err(AppendError::Illegal(illegal)) => Err(StartError::Config(illegal.to_string())),

@@ -5,8 +5,8 @@
 //! and the rotator), and where checkpoints get their signatures ([`SignNote`]).
 //!
 //! Files by story: [`disk`] is what a log asks of a file system; `file` writes lines and segments; `committer` is the one thread per log;
-//! [`keys`] and [`uses`] are its two users; `replay` and [`open`] bring a log back; [`checkpoint`] signs what the disk holds;
-//! [`state`] and [`pseudonym`] are the folder and the keys beside the logs.
+//! [`keys`] and [`uses`] are its two users; `replay` and [`open`] bring a log back; [`checkpoint`] signs what the disk holds; [`follow`] and
+//! [`pages`] read it again, line by line (`lines`), for others; [`witnessed`] keeps their word, and [`standing`] what it means; [`state`] and [`pseudonym`] are the folder and the keys beside the logs.
 
 use std::sync::Arc;
 
@@ -20,21 +20,29 @@ pub mod checkpoint;
 mod committer;
 pub mod disk;
 mod file;
+pub mod follow;
 pub mod keys;
+mod lines;
 pub mod open;
+pub mod pages;
 pub mod peek;
 pub mod pseudonym;
 mod replay;
 mod shared;
+pub mod standing;
 pub mod state;
 #[cfg(test)]
 mod tests;
 pub mod uses;
+pub mod witnessed;
 
-pub use checkpoint::{Checkpointer, Coverage, SignNote};
+pub use checkpoint::{Checkpointer, Coverage, SignNote, Signed};
 pub use file::SEGMENT_BYTES;
+pub use follow::{FollowError, Follower};
 pub use keys::{KeyLog, KeySnapshot};
 pub use open::{CreateError, OpenError, Opened, Opening, Recovery, create};
+pub use pages::Pages;
+pub use standing::{Doubt, Standing};
 pub use uses::UseLog;
 
 /// An event that is to become a record.

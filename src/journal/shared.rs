@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
 use super::checkpoint::CheckpointError;
+use super::standing::Standing;
 use super::{AppendError, Head};
 
 /// Why a log is dead whose thread ended without a stop and without an error.
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub(super) notes_waiting: AtomicUsize,
     /// Notes that were dropped.
     pub(super) notes_dropped: AtomicU64,
+    /// Whether others know more of the log.
+    pub(super) standing: Standing,
     pub(super) bell: Bell,
 }
 
@@ -42,6 +45,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             notes_waiting: AtomicUsize::new(0),
             notes_dropped: AtomicU64::new(0),
+            standing: Standing::default(),
             bell: Bell::default(),
         }
     }
