@@ -197,7 +197,7 @@ impl HashTiles {
             }
             let hashes = &mut self.levels[level];
             hashes.push(hash);
-            if hashes.len() % usize::from(WIDTH) == 0 {
+            if hashes.len().is_multiple_of(usize::from(WIDTH)) {
                 next = Some(root_of(&hashes[hashes.len() - usize::from(WIDTH)..]));
             }
         }
@@ -222,6 +222,12 @@ impl HashTiles {
         let first = usize::try_from(tile.first()?).ok()?;
         let held = hashes.get(first..first.checked_add(usize::from(tile.width()))?)?;
         Some(held.iter().flat_map(|hash| *hash.as_bytes()).collect())
+    }
+}
+
+impl Extend<Hash> for HashTiles {
+    fn extend<T: IntoIterator<Item = Hash>>(&mut self, leaves: T) {
+        leaves.into_iter().for_each(|leaf| self.push(leaf));
     }
 }
 

@@ -12,8 +12,9 @@ use super::raw::RawLog;
 
 /// How long one exchange may take unless the file says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Bounds of that: a witness syncs a disk and signs, and the start waits for it.
-const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_mins(1));
+/// Bounds of that: a witness syncs a disk and signs, and a start that waits for four of them must stay within a
+/// service manager's patience of 90 s.
+const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(20));
 
 /// Who cosigns the logs' checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]

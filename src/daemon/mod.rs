@@ -241,7 +241,9 @@ impl Daemon {
     async fn run(mut self) -> Result<Ended, StartError> {
         let (stop, tasks) = (self.stop.clone(), TaskTracker::new());
         let accepting = listeners::start(&self.config, &self.app, &mut self.tls, &stop).await?;
-        self.confirm().await?;
+        if !self.confirm().await? {
+            return Ok(Ended::Stopped);
+        }
         self.spawn_loops(&stop, &tasks);
         tracing::info!(node = self.config.node, "serving");
         // Nobody listens where systemd did not start us.
@@ -260,17 +262,33 @@ impl Daemon {
     }
 
     /// Asks the witnesses whether they know more of the logs, while key sets are served and nothing is signed; then the start is recorded.
-    async fn confirm(&mut self) -> Result<(), StartError> {
-        let Some(witnesses) = self.app.operator.witnesses.clone() else { return Ok(()) };
-        if let Err((kind, source)) = witnesses.asked().await {
-            self.stop.cancel();
-            self.uses.stop().await;
-            self.keys.stop().await;
-            return Err(StartError::Log { log: if kind == LogKind::Keys { "key" } else { "use" }, source });
+    /// `false` if a signal said stop meanwhile: then there is nothing to record.
+    async fn confirm(&mut self) -> Result<bool, StartError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Some(witnesses) = self.app.operator.witnesses.clone() else { return Ok(true) };
+        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+        // A hang-up is only kept from ending the process: what is in the files is about to be in force anyway.
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(_hangup)) = signals else {
+            return Err(StartError::Config("signals cannot be received".to_owned()));
+        };
+        let asked = tokio::select! {
+            asked = witnesses.asked() => Some(asked),
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+        };
+        if let Some(Ok(())) = asked {
+            self.keys.standing().confirm();
+            self.uses.standing().confirm();
+            record_start(&self.keys, &self.uses, &self.config.node, self.unrecorded.take()).await?;
+            return Ok(true);
         }
-        self.keys.standing().confirm();
-        self.uses.standing().confirm();
-        record_start(&self.keys, &self.uses, &self.config.node, self.unrecorded.take()).await
+        self.stop.cancel();
+        self.uses.stop().await;
+        self.keys.stop().await;
+        match asked {
+            Some(Err((kind, source))) => Err(StartError::Log { log: if kind == LogKind::Keys { "key" } else { "use" }, source }),
+            _ => Ok(false),
+        }
     }
 
     fn spawn_loops(&self, stop: &CancellationToken, tasks: &TaskTracker) {

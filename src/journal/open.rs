@@ -140,7 +140,8 @@ pub enum OpenError {
     /// A witness cosigned another history.
     #[error(
         "the witness {witness} cosigned another history of this log: {text}; an old copy was restored and went on, or the log key signs \
-         elsewhere too: bring the true files back, or accept the loss with `claviger audit adopt --accept-loss`"
+         elsewhere too: bring the true files back, or accept the loss with `claviger audit adopt --accept-loss`; if it is the witness that is \
+         wrong, take it out of the policy file"
     )]
     Forked {
         /// What the policy file calls it.

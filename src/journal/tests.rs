@@ -2,5 +2,6 @@
 
 mod crash;
 mod fake;
+mod following;
 mod harness;
 mod real;

@@ -258,8 +258,10 @@ impl Desk {
         tracing::error!(witness = self.name, log = log_name, "{text}");
         self.board.update(self.index, |status| status.alarm = Some(format!("{log_name} log: {text}")));
         if !counter.has_answered {
-            counter.standing.refute(&text);
-            self.board.refute(counter.kind, error);
+            let kind = counter.kind;
+            // One log alone goes no further: what the other says would hang in the air.
+            self.counters.iter().for_each(|counter| counter.standing.refute(&text));
+            self.board.refute(kind, error);
             self.board.update(self.index, |_| {});
         }
     }

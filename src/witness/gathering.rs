@@ -29,7 +29,7 @@ pub struct Gathering {
     round: Duration,
     candidates: Mutex<VecDeque<Candidate>>,
     witnessed: watch::Sender<u64>,
-    /// The newest note that reached the quorum.
+    /// The newest note that reached the quorum. Held while one is stored, so that an older one can never replace a newer.
     note: Mutex<Option<Arc<str>>>,
     /// Woken whenever there may be something else to cosign.
     turned: watch::Sender<()>,
@@ -112,26 +112,31 @@ impl Gathering {
     /// Takes a witness's valid cosignature; `place` is where the checkpoint ends. With it the quorum may be reached: then the checkpoint is
     /// stored, and those who wait are told.
     pub fn add(&self, witness: usize, checkpoint: &Signed, line: &str, place: &Covered) {
-        let mut candidates = self.lock();
-        let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.checkpoint.size == checkpoint.size) else { return };
-        if let Some(slot) = candidate.lines.get_mut(witness) {
-            *slot = Some(line.to_owned());
-        }
-        let note = candidate.note();
-        candidate.is_met = self.is_met(&note);
-        if candidate.is_met && checkpoint.size >= self.witnessed() {
-            // Held meanwhile, so that an older one can never be stored over a newer one.
+        let mut newest = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not held while the disk is waited for: readers of the newest note do not wait for it either.
+        let Some((note, is_met)) = self.count(witness, checkpoint.size, line) else { return };
+        if is_met && checkpoint.size >= self.witnessed() {
             match self.checkpoints.store_witnessed(&note, place) {
                 Ok(()) => {
-                    *self.note.lock().unwrap_or_else(PoisonError::into_inner) = Some(note.into());
+                    *newest = Some(note.into());
                     // The commit point: it is durable, and from here on a verb may say that it is witnessed.
                     self.witnessed.send_replace(checkpoint.size);
                 }
                 Err(error) => tracing::error!(log = self.checkpoints.key().name(), %error, "a witnessed checkpoint could not be stored"),
             }
         }
-        drop(candidates);
+        drop(newest);
         self.turned.send_replace(());
+    }
+
+    /// Adds a line to the candidate of this size: its note then, and whether that reaches the quorum.
+    fn count(&self, witness: usize, size: u64, line: &str) -> Option<(String, bool)> {
+        let mut candidates = self.lock();
+        let candidate = candidates.iter_mut().find(|candidate| candidate.checkpoint.size == size)?;
+        *candidate.lines.get_mut(witness)? = Some(line.to_owned());
+        let note = candidate.note();
+        candidate.is_met = self.is_met(&note);
+        Some((note, candidate.is_met))
     }
 
     /// How many records the newest stored checkpoint with a quorum covers.

@@ -27,6 +27,8 @@ mod client;
 mod desk;
 pub mod gathering;
 pub mod submission;
+#[cfg(test)]
+mod tests;
 
 pub use client::{ClientError, Target, tls_config};
 pub use gathering::Gathering;

@@ -13,7 +13,7 @@ fn settings_of_witnesses_need_witnesses() {
     );
     assert_eq!(
         errors("witness_timeout = \"5s\"", "witness_timeout = \"2m\""),
-        ["log.witness_timeout: 2m is out of bounds; write a duration from 100ms to 1m"]
+        ["log.witness_timeout: 2m is out of bounds; write a duration from 100ms to 20s"]
     );
     assert_eq!(
         errors("witnesses = \"witnesses.policy\"", "witnesses = \"\""),
