@@ -361,11 +361,7 @@ impl Signer {
 
     /// Nothing is signed while others may know more of the logs, or once they do.
     fn check_standing(&self) -> Result<(), Refusal> {
-        [self.keys.standing(), self.uses.standing()]
-            .into_iter()
-            .filter_map(Standing::doubt)
-            .next()
-            .map_or(Ok(()), |doubt| Err(doubted(&doubt)))
+        [self.keys.standing(), self.uses.standing()].into_iter().find_map(Standing::doubt).map_or(Ok(()), |doubt| Err(doubted(&doubt)))
     }
 
     fn keystore_refusal(&self, ask: &Ask, rules: &KeyringRules, key: &SigningKey, error: &KeystoreError) -> Attempt {

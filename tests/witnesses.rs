@@ -35,7 +35,9 @@ fn witnessed<'h>(hsm: &'h SoftHsm, witnesses: &[Witness], quorum: &str) -> Place
     let lines: String = witnesses.iter().map(Witness::line).collect();
     fs::write(place.root().join("witnesses.policy"), format!("{lines}{quorum}\n")).expect("a new file");
     let keys = log_keys(&place);
-    witnesses.iter().for_each(|witness| witness.trust(&keys));
+    for witness in witnesses {
+        witness.trust(&keys);
+    }
     place
 }
 

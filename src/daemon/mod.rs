@@ -19,13 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::config::{Config, Surface, TlsFiles, files};
+use crate::config::{Config, TlsFiles, files};
 use crate::health::Health;
 use crate::http::{App, Parts, RequestLimits};
 use crate::journal::pseudonym::Pseudonyms;
 use crate::journal::state::{StateDir, StateError};
-use crate::journal::{AppendError, Checkpointer, Coverage, KeyLog, OpenError, Opening, Standing, UseLog};
-use crate::logbook::Logbook;
+use crate::journal::{AppendError, Checkpointer, Coverage, KeyLog, OpenError, Opened, Opening, UseLog};
 use crate::metrics::Metrics;
 use crate::operator::{Operator, ReloadRequest};
 use crate::policy::PolicySet;
@@ -34,12 +33,12 @@ use crate::readiness::Readiness;
 use crate::rotation::reconcile;
 use crate::rotator::{Rotator, Started, uses_head};
 use crate::signer::{Keystores, PerCaller, Signer};
-use crate::witness::Witnesses;
 
 pub mod init;
 mod listeners;
 pub mod log_key;
 pub mod offline;
+mod outside;
 mod reload;
 pub mod setup;
 
@@ -128,19 +127,7 @@ impl Daemon {
     /// be read stops it here: keystores, policies and a full disk do not.
     async fn open(config_file: &Path, config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let state = StateDir::lock(&config.state)?;
-        let boot = boot_name();
-        let opening = |kind| Opening::local(kind, state.log_folder(kind), clock.clone(), config.node.clone(), boot.clone());
-        let keys = KeyLog::open(&opening(LogKind::Keys)).map_err(|source| StartError::Log { log: "key", source })?;
-        check_identity(&config, &keys.created)?;
-        let uses = UseLog::open(&opening(LogKind::Uses), keys.log.clone()).map_err(|source| StartError::Log { log: "use", source })?;
-        if config.witnesses.is_some() {
-            // Before anything can be signed: until they have been asked, others may know more of the logs.
-            keys.log.standing().ask();
-            uses.log.standing().ask();
-        }
-        for (name, recovery) in [("keys", &keys.recovery), ("uses", &uses.recovery)] {
-            tracing::info!(log = name, size = recovery.size, covered = recovery.covered, dropped = ?recovery.dropped, "log opened");
-        }
+        let (keys, uses) = open_logs(&config, &state, &clock)?;
         let keystores = setup::keystores(&config, &clock);
         let checkpoints = [
             start_checkpoints(keys.coverage, &keys.created, &keystores, &clock)?,
@@ -149,8 +136,8 @@ impl Daemon {
         let (keys, uses) = (keys.log, uses.log);
         let stop = CancellationToken::new();
         let logs = [(checkpoints[0].clone(), keys.standing().clone()), (checkpoints[1].clone(), uses.standing().clone())];
-        let witnesses = start_witnesses(&config, logs, &clock, &stop)?;
-        let logbook = open_logbook(&config, &checkpoints[0], witnesses.as_deref())?;
+        let witnesses = outside::start_witnesses(&config, logs, &clock, &stop)?;
+        let logbook = outside::open_logbook(&config, &checkpoints[0], witnesses.as_deref())?;
         let wake = Arc::new(Notify::new());
         let health = Arc::new(Health::new(keys.clone(), clock.clone(), wake.clone()));
         let publisher = Arc::new(Publisher::new(keys.clone(), &config.node));
@@ -261,36 +248,6 @@ impl Daemon {
         Ok(ended)
     }
 
-    /// Asks the witnesses whether they know more of the logs, while key sets are served and nothing is signed; then the start is recorded.
-    /// `false` if a signal said stop meanwhile: then there is nothing to record.
-    async fn confirm(&mut self) -> Result<bool, StartError> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Some(witnesses) = self.app.operator.witnesses.clone() else { return Ok(true) };
-        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
-        // A hang-up is only kept from ending the process: what is in the files is about to be in force anyway.
-        let (Ok(mut terminate), Ok(mut interrupt), Ok(_hangup)) = signals else {
-            return Err(StartError::Config("signals cannot be received".to_owned()));
-        };
-        let asked = tokio::select! {
-            asked = witnesses.asked() => Some(asked),
-            _ = terminate.recv() => None,
-            _ = interrupt.recv() => None,
-        };
-        if let Some(Ok(())) = asked {
-            self.keys.standing().confirm();
-            self.uses.standing().confirm();
-            record_start(&self.keys, &self.uses, &self.config.node, self.unrecorded.take()).await?;
-            return Ok(true);
-        }
-        self.stop.cancel();
-        self.uses.stop().await;
-        self.keys.stop().await;
-        match asked {
-            Some(Err((kind, source))) => Err(StartError::Log { log: if kind == LogKind::Keys { "key" } else { "use" }, source }),
-            _ => Ok(false),
-        }
-    }
-
     fn spawn_loops(&self, stop: &CancellationToken, tasks: &TaskTracker) {
         for (name, keystore) in &self.keystores {
             let (health, name, keystore, stop) = (self.health.clone(), name.clone(), keystore.clone(), stop.clone());
@@ -397,6 +354,23 @@ impl Daemon {
     }
 }
 
+/// Both logs, opened. Where witnesses are configured, nothing is signed on them until those have been asked whether they know more.
+fn open_logs(config: &Config, state: &StateDir, clock: &Arc<dyn Clock>) -> Result<(Opened<KeyLog>, Opened<UseLog>), StartError> {
+    let boot = boot_name();
+    let opening = |kind| Opening::local(kind, state.log_folder(kind), clock.clone(), config.node.clone(), boot.clone());
+    let keys = KeyLog::open(&opening(LogKind::Keys)).map_err(|source| StartError::Log { log: "key", source })?;
+    check_identity(config, &keys.created)?;
+    let uses = UseLog::open(&opening(LogKind::Uses), keys.log.clone()).map_err(|source| StartError::Log { log: "use", source })?;
+    if config.witnesses.is_some() {
+        keys.log.standing().ask();
+        uses.log.standing().ask();
+    }
+    for (name, recovery) in [("keys", &keys.recovery), ("uses", &uses.recovery)] {
+        tracing::info!(log = name, size = recovery.size, covered = recovery.covered, dropped = ?recovery.dropped, "log opened");
+    }
+    Ok((keys, uses))
+}
+
 /// Installation and origin are part of every key's name and of the logs: a file that names others belongs to another state folder.
 fn check_identity(config: &Config, created: &LogCreated) -> Result<(), StartError> {
     let [origin, _] = init::origins(config);
@@ -424,27 +398,6 @@ fn start_checkpoints(
         None => log_key::never(format!("keystore {:?}, which holds the log key, is not configured", created.keystore)),
     };
     coverage.start(sign, Handle::current()).map_err(|error| StartError::Config(format!("cannot start a thread: {error}")))
-}
-
-/// Starts asking those who cosign the logs, if anybody does.
-fn start_witnesses(
-    config: &Config,
-    logs: [(Checkpointer, Standing); 2],
-    clock: &Arc<dyn Clock>,
-    stop: &CancellationToken,
-) -> Result<Option<Arc<Witnesses>>, StartError> {
-    let Some(settings) = setup::witnesses(config).map_err(StartError::Config)? else { return Ok(None) };
-    let started = Witnesses::start(settings, logs, (clock, stop), &Handle::current());
-    started.map(|witnesses| Some(Arc::new(witnesses))).map_err(|error| StartError::Config(format!("cannot start a thread: {error}")))
-}
-
-/// What shows the key log, if some listener does.
-fn open_logbook(config: &Config, checkpoints: &Checkpointer, witnesses: Option<&Witnesses>) -> Result<Option<Logbook>, StartError> {
-    if !config.listeners.iter().any(|listener| listener.serves.contains(&Surface::Log)) {
-        return Ok(None);
-    }
-    let opened = Logbook::open(checkpoints.clone(), witnesses.map(|witnesses| witnesses.log(LogKind::Keys).clone()));
-    opened.map(Some).map_err(|error| StartError::Config(format!("cannot start a thread: {error}")))
 }
 
 /// The first records of this run: the start and what is in force.

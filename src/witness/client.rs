@@ -112,13 +112,9 @@ impl Client {
     pub(super) async fn add_checkpoint(&mut self, body: String) -> Result<Answer, String> {
         let limit = self.timeout;
         let body = Bytes::from(body);
-        match tokio::time::timeout(limit, self.exchange(body)).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.kept = None;
-                Err(format!("it did not answer within {limit:?}"))
-            }
-        }
+        // Cut off in the middle, an exchange takes its connection with it.
+        let answer = tokio::time::timeout(limit, self.exchange(body)).await;
+        answer.unwrap_or_else(|_| Err(format!("it did not answer within {limit:?}")))
     }
 
     async fn exchange(&mut self, body: Bytes) -> Result<Answer, String> {

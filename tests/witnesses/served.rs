@@ -48,10 +48,10 @@ fn tiles_and_records_lead_to_the_served_root() {
             assert_eq!(answer.header("cache-control"), "public, max-age=31536000, immutable");
             match tile.content() {
                 Content::Entries => {
-                    lines.extend(decode_bundle(&answer.body, tile.width()).expect("a bundle").into_iter().map(<[u8]>::to_vec))
+                    lines.extend(decode_bundle(&answer.body, tile.width()).expect("a bundle").into_iter().map(<[u8]>::to_vec));
                 }
                 Content::Hashes { level: 0 } => {
-                    leaves.extend(answer.body.chunks_exact(32).map(|hash| Hash::from_bytes(hash.try_into().expect("32 bytes"))))
+                    leaves.extend(answer.body.chunks_exact(32).map(|hash| Hash::from_bytes(hash.try_into().expect("32 bytes"))));
                 }
                 Content::Hashes { .. } => {
                     let hash = Hash::from_bytes(answer.body[..32].try_into().expect("32 bytes"));
