@@ -167,6 +167,12 @@ async fn open(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> R
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -203,5 +209,82 @@ mod tests {
     fn a_file_without_certificates_is_refused() {
         assert!(tls_config(Some(b"nothing")).is_err());
         assert!(tls_config(None).is_ok());
+    }
+
+    /// A certificate for this machine, with its authority: the authority's PEM, and a server's settings.
+    fn server() -> (String, tokio_rustls::TlsAcceptor) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let (authority_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let authority = params.self_signed(&authority_key).unwrap();
+        let issuer = Issuer::new(params, authority_key);
+        let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let settings = crate::http::tls::server_config(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        (authority.pem(), tokio_rustls::TlsAcceptor::from(settings))
+    }
+
+    /// Answers each request on each connection with these bytes, and counts the connections.
+    async fn answering(tls: Option<tokio_rustls::TlsAcceptor>, answer: String) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (counted, scheme) = (connections.clone(), if tls.is_some() { "https" } else { "http" });
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let (tls, answer) = (tls.clone(), answer.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        Some(tls) => say(tls.accept(stream).await.unwrap(), &answer).await,
+                        None => say(stream, &answer).await,
+                    }
+                });
+            }
+        });
+        (format!("{scheme}://{address}"), connections)
+    }
+
+    /// The requests of these tests are short enough for one read each.
+    async fn say(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) {
+        let mut bytes = [0; 4096];
+        while stream.read(&mut bytes).await.is_ok_and(|read| read > 0) {
+            if stream.write_all(answer.as_bytes()).await.and(stream.flush().await).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn client(url: &str, authorities: Option<&[u8]>) -> Client {
+        Client::new(Target::parse(url).unwrap(), tls_config(authorities).unwrap(), Duration::from_secs(10))
+    }
+
+    const CONFLICT: &str = "HTTP/1.1 409 Conflict\r\nContent-Type: text/x.tlog.size; charset=utf-8\r\nContent-Length: 2\r\n\r\n7\n";
+
+    #[tokio::test]
+    async fn the_named_authority_is_believed_and_no_other() {
+        let (pem, tls) = server();
+        let (url, connections) = answering(Some(tls), CONFLICT.to_owned()).await;
+        let mut trusting = client(&url, Some(pem.as_bytes()));
+        for _ in 0..3 {
+            let answer = trusting.add_checkpoint("old 0\n".to_owned()).await.unwrap();
+            assert_eq!(answer, Answer { status: 409, kind: "text/x.tlog.size".to_owned(), body: b"7\n".to_vec() });
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), 1, "the connection is kept");
+        let (other, _) = server();
+        for authorities in [Some(other.as_bytes()), None] {
+            let error = client(&url, authorities).add_checkpoint("old 0\n".to_owned()).await.unwrap_err();
+            assert!(error.contains("invalid peer certificate"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_an_answer_and_a_long_answer_is_none() {
+        let moved = "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n";
+        let (url, _) = answering(None, moved.to_owned()).await;
+        assert_eq!(client(&url, None).add_checkpoint(String::new()).await.unwrap().status, 307);
+        let long = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", LARGEST_ANSWER + 1, "x".repeat(LARGEST_ANSWER + 1));
+        let (url, _) = answering(None, long).await;
+        let error = client(&url, None).add_checkpoint(String::new()).await.unwrap_err();
+        assert!(error.contains("cut off or too long"), "{error}");
     }
 }
