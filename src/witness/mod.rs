@@ -91,6 +91,7 @@ impl Board {
 
     fn refute(&self, kind: LogKind, error: OpenError) {
         self.refuted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((kind, error));
+        self.changed.send_replace(());
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Status>> {

@@ -1,8 +1,11 @@
 //! The key log over HTTP: tiles and records lead to the root of the served checkpoint, and every byte is the disk's.
 
 use claviger_audit::checkpoint::Checkpoint;
+use claviger_audit::jwks::{self, SetName};
+use claviger_audit::keyrings::Keyrings;
 use claviger_audit::merkle::{Frontier, Hash, leaf_hash};
 use claviger_audit::note::Note;
+use claviger_audit::record::Record;
 use claviger_audit::tiles::{Content, decode_bundle, of_tree};
 use claviger_audit::trust::Policy;
 
@@ -84,6 +87,32 @@ fn tiles_and_records_lead_to_the_served_root() {
             assert_eq!(reader.get(&format!("/log/keys/{path}")).status, code, "{path}");
         }
         assert_eq!(daemon.anonymous().get("/log/keys/checkpoint").status, 404, "a listener that does not serve it has no such address");
+        place.check(daemon);
+    });
+}
+
+#[test]
+fn a_set_names_the_size_of_the_log_that_makes_it() {
+    on_softhsm("served::a_set_names_the_size_of_the_log_that_makes_it", |hsm| {
+        let witnesses = [Witness::start("w1", 11)];
+        let place = witnessed(hsm, &witnesses, "quorum w1");
+        let mut daemon = place.start();
+        let mut reader = reader(&place);
+        for path in ["/.well-known/jwks.json", "/keyrings/access/jwks.json"] {
+            let set = daemon.anonymous().get(path);
+            let size: usize = set.header("claviger-log-size").parse().expect("a size");
+            let lines = until("that many records, covered", || {
+                let text = reader.try_get("/log/keys/records")?.text();
+                let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                if lines.len() >= size { Ok(lines) } else { Err(format!("{} of {size}", lines.len())) }
+            });
+            let mut keyrings = Keyrings::default();
+            for line in &lines[..size] {
+                keyrings.apply(&Record::parse(line.as_bytes()).expect("a record")).expect("a legal one");
+            }
+            let name = if path.contains("keyrings") { SetName::Keyring("access".to_owned()) } else { SetName::Issuer("main".to_owned()) };
+            assert_eq!(jwks::body(&keyrings, &name), Some(set.body), "{path} at {size}");
+        }
         place.check(daemon);
     });
 }
