@@ -7,7 +7,8 @@
 //!
 //! Pure rooms, without I/O, async, clock, randomness or tracing: [`rotation`], [`policy`], [`jose`]. Ports, a contract in prose and its
 //! adapters: [`keystore`], [`journal`]. The shell, each story told in one place: [`signer`], [`rotator`], [`publisher`], [`operator`],
-//! [`witness`], [`logbook`], [`health`], [`inspect`], [`daemon`]. The edge: [`http`], [`cli`]. What comes from outside: [`config`], [`secret`], [`clock`].
+//! [`witness`], [`logbook`], [`health`], [`inspect`], [`daemon`]. The edge: [`http`], [`cli`]. What comes from outside: [`config`],
+//! [`secret`], [`clock`].
 //!
 //! # Rules between the rooms
 //!

@@ -1,7 +1,7 @@
 //! The daemon: from a configuration to listeners that answer, and an orderly end.
 //!
-//! In scope: the order of the start (JWKS first, whatever else is broken; then witnesses are asked; then the first record), reload, what happens when the log dies, graceful stop. Out of
-//! scope: every story that runs in between.
+//! In scope: the order of the start (JWKS first, whatever else is broken; then witnesses are asked; then the first record), reload, what
+//! happens when the log dies, graceful stop. Out of scope: every story that runs in between.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

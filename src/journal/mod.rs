@@ -6,7 +6,8 @@
 //!
 //! Files by story: [`disk`] is what a log asks of a file system; `file` writes lines and segments; `committer` is the one thread per log;
 //! [`keys`] and [`uses`] are its two users; `replay` and [`open`] bring a log back; [`checkpoint`] signs what the disk holds; [`follow`] and
-//! [`pages`] read it again, line by line (`lines`), for others; [`witnessed`] keeps their word, and [`standing`] what it means; [`state`] and [`pseudonym`] are the folder and the keys beside the logs.
+//! [`pages`] read it again, line by line (`lines`), for others; [`witnessed`] keeps their word, and [`standing`] what it means; [`state`] and
+//! [`pseudonym`] are the folder and the keys beside the logs.
 
 use std::sync::Arc;
 

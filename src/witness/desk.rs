@@ -1,8 +1,8 @@
 //! The loop of one witness: what is due goes out, what comes back is believed as far as it is proved.
 //!
 //! In scope: the pace (one submission a second, the key log first), waiting longer after each failure, and what an answer means for the log:
-//! a larger size or another history is an alarm, and, as the first word since the start, the end of all signing. Out of scope: the protocol's text
-//! and transport.
+//! a larger size or another history is an alarm, and, as the first word since the start, the end of all signing. Out of scope: the protocol's
+//! text and transport.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -29,8 +29,10 @@ pub struct Gathering {
     round: Duration,
     candidates: Mutex<VecDeque<Candidate>>,
     witnessed: watch::Sender<u64>,
-    /// The newest note that reached the quorum. Held while one is stored, so that an older one can never replace a newer.
+    /// The newest stored note that reached the quorum.
     note: Mutex<Option<Arc<str>>>,
+    /// Held while one is stored, so that an older one can never replace a newer. Readers do not wait for it.
+    storing: Mutex<()>,
     /// Woken whenever there may be something else to cosign.
     turned: watch::Sender<()>,
 }
@@ -68,6 +70,7 @@ impl Gathering {
             candidates: Mutex::default(),
             witnessed: watch::Sender::new(0),
             note: Mutex::default(),
+            storing: Mutex::default(),
             turned: watch::Sender::new(()),
         };
         if let Some(candidate) = stored.and_then(|bytes| gathering.resume(&bytes)) {
@@ -112,20 +115,19 @@ impl Gathering {
     /// Takes a witness's valid cosignature; `place` is where the checkpoint ends. With it the quorum may be reached: then the checkpoint is
     /// stored, and those who wait are told.
     pub fn add(&self, witness: usize, checkpoint: &Signed, line: &str, place: &Covered) {
-        let mut newest = self.note.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not held while the disk is waited for: readers of the newest note do not wait for it either.
+        let storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((note, is_met)) = self.count(witness, checkpoint.size, line) else { return };
         if is_met && checkpoint.size >= self.witnessed() {
             match self.checkpoints.store_witnessed(&note, place) {
                 Ok(()) => {
-                    *newest = Some(note.into());
+                    *self.note.lock().unwrap_or_else(PoisonError::into_inner) = Some(note.into());
                     // The commit point: it is durable, and from here on a verb may say that it is witnessed.
                     self.witnessed.send_replace(checkpoint.size);
                 }
                 Err(error) => tracing::error!(log = self.checkpoints.key().name(), %error, "a witnessed checkpoint could not be stored"),
             }
         }
-        drop(newest);
+        drop(storing);
         self.turned.send_replace(());
     }
 
