@@ -48,6 +48,13 @@ pub struct LogLabel {
     pub log: &'static str,
 }
 
+/// The label of what belongs to a witness.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct WitnessLabel {
+    /// What the policy file calls it.
+    pub witness: String,
+}
+
 /// All metrics. The fields are updated by whoever knows; [`Metrics::text`] renders them.
 #[derive(Debug)]
 #[allow(missing_docs)]
@@ -65,6 +72,9 @@ pub struct Metrics {
     pub log_checkpoint_size: Family<LogLabel, Gauge>,
     pub log_writable: Family<LogLabel, Gauge>,
     pub log_disk_free: Gauge<f64, AtomicU64>,
+    pub log_witnessed_size: Family<LogLabel, Gauge>,
+    pub witness_up: Family<WitnessLabel, Gauge>,
+    pub witness_alarm: Family<WitnessLabel, Gauge>,
 }
 
 impl Default for Metrics {
@@ -84,6 +94,9 @@ impl Default for Metrics {
             log_checkpoint_size: Family::default(),
             log_writable: Family::default(),
             log_disk_free: Gauge::default(),
+            log_witnessed_size: Family::default(),
+            witness_up: Family::default(),
+            witness_alarm: Family::default(),
             registry: Mutex::default(),
         };
         registry.register("sign_requests", "Signing requests by keyring and outcome", metrics.sign_requests.clone());
@@ -114,6 +127,17 @@ impl Default for Metrics {
             "log_disk_free_ratio",
             "The free part of the disk that holds the logs, from 0 to 1",
             metrics.log_disk_free.clone(),
+        );
+        registry.register(
+            "log_witnessed_size",
+            "Records that the newest checkpoint with a quorum of cosignatures covers",
+            metrics.log_witnessed_size.clone(),
+        );
+        registry.register("witness_up", "1 while the witness cosigns", metrics.witness_up.clone());
+        registry.register(
+            "witness_alarm",
+            "1 once the witness has known more of a log than this daemon, or another history",
+            metrics.witness_alarm.clone(),
         );
         Self { registry: Mutex::new(registry), ..metrics }
     }

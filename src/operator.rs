@@ -1,26 +1,28 @@
 //! Operators' verbs: one choke point that authorises and records.
 //!
 //! In scope: who may, what the log then says, and that what is served follows at once. Out of scope: what a verb means for keys
-//! (`rotation::verbs`), HTTP, and the loop that finishes a compromise in the keystore (`rotator`, which is woken).
+//! (`rotation::verbs`), HTTP, witnesses (`witness`), and the loop that finishes a compromise in the keystore (`rotator`, which is woken).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use claviger_audit::Timestamp;
-use claviger_audit::event::{AdminDenied, Event};
+use claviger_audit::event::{AdminDenied, Event, LogKind};
 use claviger_audit::keyrings::{Illegal, Keyrings};
 use claviger_audit::record::Asked;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::journal::{KeyLog, Receipt, UseLog};
+use crate::journal::{Doubt, KeyLog, Receipt, UseLog};
 use crate::keystore::KeystoreError;
 use crate::policy::{Action, DecisionRequest, Identity, Resource};
 use crate::publisher::Publisher;
 use crate::refusal::{Code, Refusal};
 use crate::rotation::{Plan, verbs};
 use crate::rotator::{destroy_key, with_uses_head};
-use crate::signer::{Ask, Keystores, Signer, append_refusal};
+use crate::signer::{Ask, Keystores, Signer, append_refusal, doubted};
+use crate::witness::Witnesses;
 
 /// What an operator orders.
 #[derive(Clone, Debug)]
@@ -68,6 +70,8 @@ pub struct Operator {
     pub node: String,
     /// The daemon's own user id.
     pub own_uid: u32,
+    /// Who cosigns the logs, if anybody does.
+    pub witnesses: Option<Arc<Witnesses>>,
     /// Asks for a reload.
     pub reload: mpsc::Sender<ReloadRequest>,
 }
@@ -142,6 +146,7 @@ impl Operator {
             return Err(self.unknown(ask, verb.action(), verb.target()));
         };
         self.authorise(ask, verb.action(), &keyring).await?;
+        self.check_standing(verb.action())?;
         if let Verb::Destroy { key } = &verb {
             self.destroy_in_keystore(key).await?;
         }
@@ -167,6 +172,39 @@ impl Operator {
         }
         self.wake.notify_one();
         Ok(Done { events: events.await.unwrap_or_default(), receipts })
+    }
+
+    /// Waits until a checkpoint with a quorum of cosignatures covers what was done: how many records such a checkpoint covers, or `None`
+    /// after `within`. What was done stays done either way.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Malformed`] if no witnesses are configured; see [`Self::may_wait`].
+    pub async fn wait_witnessed(&self, done: &Done, within: Duration) -> Result<Option<u64>, Refusal> {
+        let mut witnessed = self.witnessed_keys()?.watch();
+        let needed = done.receipts.iter().map(|receipt| receipt.seq + 1).max().unwrap_or(0);
+        // The sender lives in `self`, so that only time can end the wait.
+        let reached = tokio::time::timeout(within, witnessed.wait_for(|size| *size >= needed)).await;
+        Ok(reached.ok().and_then(Result::ok).map(|size| *size))
+    }
+
+    /// Whether there is anybody to wait for: asked before a verb is carried out, so that nobody waits in vain for what is done already.
+    pub fn may_wait(&self) -> Result<(), Refusal> {
+        self.witnessed_keys().map(drop)
+    }
+
+    fn witnessed_keys(&self) -> Result<&Arc<crate::witness::Gathering>, Refusal> {
+        let none = || Refusal::new(Code::Malformed, "no witnesses are configured, so nothing was done; set log.witnesses, or do not wait");
+        self.witnesses.as_ref().map(|witnesses| witnesses.log(LogKind::Keys)).ok_or_else(none)
+    }
+
+    /// Whether the caller may read the key log.
+    pub async fn may_read_log(&self, ask: &Ask) -> Result<(), Refusal> {
+        if self.is_permitted(ask, Action::ReadLog, Resource::Installation) {
+            return Ok(());
+        }
+        self.record_denial(ask, Action::ReadLog, "installation").await;
+        Err(denied())
     }
 
     /// Whether the caller may read about a keyring.
@@ -235,6 +273,15 @@ impl Operator {
             tracing::error!(action = action.as_str(), errors = ?decision.errors, "a policy failed; the request was denied");
         }
         decision.allowed()
+    }
+
+    /// While others may know more of the log nothing is changed; once they do, only what protects verifiers from a stolen key.
+    fn check_standing(&self, action: Action) -> Result<(), Refusal> {
+        match self.keys.standing().doubt() {
+            None => Ok(()),
+            Some(Doubt::Refuted(_)) if matches!(action, Action::Suspend | Action::Compromise) => Ok(()),
+            Some(doubt) => Err(doubted(&doubt)),
+        }
     }
 
     /// The daemon's own user and root may always suspend and compromise: a broken policy must not protect a stolen key.

@@ -31,6 +31,8 @@ pub struct PreparedSet {
     pub body: Bytes,
     /// A strong entity tag: the quoted SHA-256 of the body.
     pub etag: String,
+    /// How many records of the key log it was made from.
+    pub log_size: u64,
     sha256: Hash,
     max_age: Duration,
     hurry_until: Option<Timestamp>,
@@ -141,6 +143,7 @@ fn prepare(keyrings: &Keyrings, name: &SetName) -> Option<PreparedSet> {
     });
     Some(PreparedSet {
         etag: format!("\"{sha256}\""),
+        log_size: keyrings.size(),
         sha256,
         max_age: ages.min().unwrap_or(Duration::from_secs(1)),
         hurry_until: hurries.max(),

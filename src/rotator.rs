@@ -87,10 +87,14 @@ enum Next {
 }
 
 impl Rotator {
-    /// Runs until the stop, or until the log is dead.
+    /// Runs until the stop, or until the log is dead or others know more of it.
     pub async fn run(&self, stop: CancellationToken) {
         let mut changed = self.keys.changed();
         loop {
+            if let Some(doubt) = self.keys.standing().doubt() {
+                tracing::error!(?doubt, "keys rotate no more until a restart: others know more of the log");
+                return;
+            }
             changed.mark_unchanged();
             let next = self.step().await;
             let published = self.publish().await;

@@ -15,7 +15,7 @@ use claviger_audit::record::Asked;
 
 use crate::clock::{Clock, Monotonic};
 use crate::journal::pseudonym::Pseudonyms;
-use crate::journal::{AppendError, Draft, KeyLog, KeySnapshot, Receipt, UseLog};
+use crate::journal::{AppendError, Doubt, Draft, KeyLog, KeySnapshot, Receipt, Standing, UseLog};
 use crate::keystore::{Input, KeystoreError, Signature};
 use crate::metrics::{KeyringLabel, Metrics, SignLabels};
 use crate::policy::{Action, Caller, DecisionRequest, Origin, Resource};
@@ -174,6 +174,7 @@ impl Signer {
         if self.uses.poisoned().is_some() || self.keys.poisoned().is_some() {
             return Err(log_unwritable());
         }
+        self.check_standing()?;
         if !self.rules.load().keyrings.contains_key(keyring) {
             let detail = "the keyring is not in the configuration: its keys rotate, but nobody can ask for a token; add it, or retire it";
             return Err(Refusal::new(Code::UnknownKeyring, detail));
@@ -201,7 +202,7 @@ impl Signer {
     /// One call of the keystore with the newest snapshot, its record, and the checks before release.
     async fn attempt(&self, ask: &Ask, rules: &KeyringRules, prepared: &Prepared, policy: &[String]) -> Result<Reply, Attempt> {
         let snapshot = self.keys.snapshot();
-        self.check_clock(&snapshot).map_err(Attempt::Final)?;
+        self.check_clock(&snapshot).and_then(|()| self.check_standing()).map_err(Attempt::Final)?;
         let key = self.seat(&snapshot, &rules.name).map_err(Attempt::Final)?;
         let input = prepared.signing_input(&key.kid, key.algorithm);
         let message = input.digest.clone().map_or_else(|| Input::Message(input.message().to_vec()), Input::Digest);
@@ -358,6 +359,11 @@ impl Signer {
         Err(Refusal::new(Code::Clock, format!("the clock stands before the last record ({recorded}); signing waits until it is right")))
     }
 
+    /// Nothing is signed while others may know more of the logs, or once they do.
+    fn check_standing(&self) -> Result<(), Refusal> {
+        [self.keys.standing(), self.uses.standing()].into_iter().find_map(Standing::doubt).map_or(Ok(()), |doubt| Err(doubted(&doubt)))
+    }
+
     fn keystore_refusal(&self, ask: &Ask, rules: &KeyringRules, key: &SigningKey, error: &KeystoreError) -> Attempt {
         tracing::warn!(keyring = rules.name, keystore = key.keystore_name, %error, "a keystore did not sign");
         let unavailable = |detail: &str| Refusal::new(Code::KeystoreUnavailable, detail);
@@ -457,5 +463,16 @@ pub(crate) fn append_refusal(error: &AppendError) -> Refusal {
         AppendError::Overloaded => Refusal::new(Code::Overloaded, "more records are waiting for the disk than it can take; ask again")
             .retry_after(Duration::from_secs(1)),
         AppendError::Unwritable(_) | AppendError::Stopped => log_unwritable(),
+    }
+}
+
+/// What is said while a log is in doubt.
+pub(crate) fn doubted(doubt: &Doubt) -> Refusal {
+    match doubt {
+        Doubt::Asking => {
+            let detail = "witnesses are being asked whether this log is the newest one; ask again";
+            Refusal::new(Code::LogDoubted, detail).retry_after(Duration::from_secs(1))
+        }
+        Doubt::Refuted(why) => Refusal::new(Code::LogDoubted, format!("nothing is signed: {why}")),
     }
 }

@@ -225,6 +225,12 @@ impl HashTiles {
     }
 }
 
+impl Extend<Hash> for HashTiles {
+    fn extend<T: IntoIterator<Item = Hash>>(&mut self, leaves: T) {
+        leaves.into_iter().for_each(|leaf| self.push(leaf));
+    }
+}
+
 fn root_of(hashes: &[Hash]) -> Hash {
     let mut frontier = Frontier::new();
     frontier.extend(hashes.iter().copied());

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 pub(super) enum Command {
     /// What needs files alone.
     #[command(flatten)]
-    Offline(command::Command),
+    Offline(Box<command::Command>),
     /// What only the daemon can do.
     #[command(flatten)]
     Verb(Verb),
@@ -86,7 +86,7 @@ pub(super) enum Log {
 }
 
 /// Looks at files.
-pub(super) fn offline(mut command: command::Command, clock: &dyn Clock, format: Format) -> Outcome {
+pub(super) fn offline(mut command: Box<command::Command>, clock: &dyn Clock, format: Format) -> Outcome {
     if format == Format::Json {
         command.choose_json();
     }

@@ -34,17 +34,24 @@ impl Client {
 
     /// Reads.
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {
-        self.ask(Method::GET, path, None).await
+        self.ask(Method::GET, path, None, TIMEOUT).await
     }
 
     /// Orders.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        self.ask(Method::POST, path, Some(body)).await
+        self.ask(Method::POST, path, Some(body), TIMEOUT).await
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let answer = tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await;
-        let (status, body) = answer.map_err(|_| self.unreachable("it did not answer within a minute"))??;
+    /// Orders a verb, and, if there is a span to wait, lets the daemon answer only when witnesses have cosigned it or the span is over.
+    pub async fn order(&self, path: &str, body: &Value, wait: Option<Duration>) -> Result<Value, Failure> {
+        let Some(span) = wait else { return self.post(path, body).await };
+        let path = format!("{path}?wait=witnessed&within_ms={}", span.as_millis());
+        self.ask(Method::POST, &path, Some(body), TIMEOUT.saturating_add(span)).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<&Value>, patience: Duration) -> Result<Value, Failure> {
+        let answer = tokio::time::timeout(patience, self.exchange(method, path, body)).await;
+        let (status, body) = answer.map_err(|_| self.unreachable(format_args!("it did not answer within {patience:?}")))??;
         if status.is_success() {
             return Ok(body);
         }

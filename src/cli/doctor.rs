@@ -28,6 +28,7 @@ pub(super) async fn run(file: &Path, client: Option<Client>, clock: Arc<dyn Cloc
     let mut findings = vec![Finding::new("configuration", Ok(format!("{} can be kept", file.display())))];
     findings.push(policies(&config));
     findings.extend(tls(&config));
+    findings.extend(witnesses(&config));
     findings.push(state_folder(&config));
     findings.push(disk(&config));
     match inspect::lock(&config) {
@@ -71,6 +72,12 @@ fn tls(config: &Config) -> Vec<Finding> {
         Finding::new(format!("TLS of {}", listener.bind), daemon::check_tls(files).map(|()| "certificate and key fit".to_owned()))
     };
     files.map(look).collect()
+}
+
+fn witnesses(config: &Config) -> Option<Finding> {
+    let file = config.witnesses.as_ref()?.policy.display();
+    let state = setup::witnesses(config).map(|settings| format!("{} can be asked", settings.map_or(0, |settings| settings.targets.len())));
+    Some(Finding::new(format!("witnesses of {file}"), state))
 }
 
 fn state_folder(config: &Config) -> Finding {
@@ -121,6 +128,12 @@ async fn running(client: Option<Client>, pid: &str) -> Vec<Finding> {
             "policies in force",
             Err("none: they could not be loaded; correct them and say `claviger policy reload`".to_owned()),
         ));
+    }
+    for row in rows(&status, "witnesses") {
+        let known = format!("cosigned {} records of keys, {} of uses", row["keys"], row["uses"]);
+        let failure = |why: &str| format!("does not cosign: {why}");
+        let wrong = row["alarm"].as_str().map(str::to_owned).or_else(|| row["failure"].as_str().map(failure));
+        findings.push(Finding::new(format!("witness {}", output::cell(&row["witness"])), wrong.map_or(Ok(known), Err)));
     }
     for log in ["keys", "uses"] {
         let row = &status["log"][log];

@@ -54,8 +54,10 @@ pub(super) enum Command {
         #[arg(long)]
         yes: bool,
         /// While no daemon runs: take the lock of the state folder, and append the record here
-        #[arg(long)]
+        #[arg(long, conflicts_with = "wait_witnessed")]
         offline: bool,
+        #[command(flatten)]
+        wait: verb::Wait,
     },
     /// Let the active key not sign until it is resumed; it stays in the JWKS, and nobody else signs meanwhile
     Suspend {
@@ -66,8 +68,10 @@ pub(super) enum Command {
         #[arg(long)]
         reason: String,
         /// While no daemon runs: take the lock of the state folder, and append the record here
-        #[arg(long)]
+        #[arg(long, conflicts_with = "wait_witnessed")]
         offline: bool,
+        #[command(flatten)]
+        wait: verb::Wait,
     },
     /// Let a suspended key sign again
     Resume {
@@ -77,6 +81,8 @@ pub(super) enum Command {
         /// Why, for the log
         #[arg(long)]
         reason: String,
+        #[command(flatten)]
+        wait: verb::Wait,
     },
     /// Give up a key that never signed
     Abandon {
@@ -86,6 +92,8 @@ pub(super) enum Command {
         /// Why, for the log
         #[arg(long)]
         reason: String,
+        #[command(flatten)]
+        wait: verb::Wait,
     },
     /// Destroy a withdrawn, compromised or abandoned key in its keystore, for good
     Destroy {
@@ -95,6 +103,8 @@ pub(super) enum Command {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        wait: verb::Wait,
     },
 }
 
@@ -103,8 +113,8 @@ pub(super) const HEAD: [&str; 7] = ["#", "kid", "state", "since", "algorithm", "
 
 /// Runs it.
 pub(super) async fn run(command: Command, client: &Client, format: Format) -> Outcome {
-    let post = async |key: &str, name: &str, body: Value| {
-        let done = client.post(&format!("/admin/keys/{}/{name}", segment(key)), &body).await?;
+    let post = async |key: &str, name: &str, body: Value, wait: verb::Wait| {
+        let done = client.order(&format!("/admin/keys/{}/{name}", segment(key)), &body, wait.wait_witnessed).await?;
         Ok(verb::report(&done, format))
     };
     match command {
@@ -114,10 +124,10 @@ pub(super) async fn run(command: Command, client: &Client, format: Format) -> Ou
             Ok(output::json(&answer["key"]))
         }
         Command::Explain { key } => explain(client, &key, format).await,
-        Command::Compromise { kid, since, reason, yes, .. } => {
+        Command::Compromise { kid, since, reason, yes, wait, .. } => {
             verb::confirm(yes, &format!("Take {kid} out of the JWKS and destroy it? This is final; `key suspend` can be undone."))?;
-            let done =
-                client.post(&format!("/admin/keys/{}/compromise", segment(&kid)), &json!({ "since": since, "reason": reason })).await?;
+            let path = format!("/admin/keys/{}/compromise", segment(&kid));
+            let done = client.order(&path, &json!({ "since": since, "reason": reason }), wait.wait_witnessed).await?;
             let code = verb::report(&done, format);
             // Whoever may compromise need not be allowed to read: what was done is done, and is said above.
             if format == Format::Table
@@ -127,12 +137,12 @@ pub(super) async fn run(command: Command, client: &Client, format: Format) -> Ou
             }
             Ok(code)
         }
-        Command::Suspend { kid, reason, .. } => post(&kid, "suspend", json!({ "reason": reason })).await,
-        Command::Resume { kid, reason } => post(&kid, "resume", json!({ "reason": reason })).await,
-        Command::Abandon { key, reason } => post(&key, "abandon", json!({ "reason": reason })).await,
-        Command::Destroy { key, yes } => {
+        Command::Suspend { kid, reason, wait, .. } => post(&kid, "suspend", json!({ "reason": reason }), wait).await,
+        Command::Resume { kid, reason, wait } => post(&kid, "resume", json!({ "reason": reason }), wait).await,
+        Command::Abandon { key, reason, wait } => post(&key, "abandon", json!({ "reason": reason }), wait).await,
+        Command::Destroy { key, yes, wait } => {
             verb::confirm(yes, &format!("Destroy {key} in its keystore? On PKCS#11 this is final."))?;
-            post(&key, "destroy", json!({})).await
+            post(&key, "destroy", json!({}), wait).await
         }
     }
 }
@@ -140,12 +150,12 @@ pub(super) async fn run(command: Command, client: &Client, format: Format) -> Ou
 /// What `--offline` asks for, if it does: the verb, after the question that it needs.
 pub(super) fn offline(command: &Command) -> Result<Option<Verb>, Failure> {
     match command {
-        Command::Compromise { kid, since, reason, yes, offline: true } => {
+        Command::Compromise { kid, since, reason, yes, offline: true, .. } => {
             verb::confirm(*yes, &format!("Take {kid} out of the JWKS? This is final; `key suspend` can be undone."))?;
             let since = since.as_deref().map(str::parse).transpose().map_err(|error| Failure::new(exit::DATA, error))?;
             Ok(Some(Verb::Compromise { kid: kid.clone(), since, reason: reason.clone() }))
         }
-        Command::Suspend { kid, reason, offline: true } => Ok(Some(Verb::Suspend { kid: kid.clone(), reason: reason.clone() })),
+        Command::Suspend { kid, reason, offline: true, .. } => Ok(Some(Verb::Suspend { kid: kid.clone(), reason: reason.clone() })),
         _ => Ok(None),
     }
 }

@@ -36,6 +36,8 @@ pub(super) enum Command {
         /// Why, for the log
         #[arg(long)]
         reason: Option<String>,
+        #[command(flatten)]
+        wait: verb::Wait,
     },
     /// End a keyring: nobody signs any more, no key follows, the last one leaves when its last token is dead. Its name is never used again
     Retire {
@@ -47,6 +49,8 @@ pub(super) enum Command {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        wait: verb::Wait,
     },
     /// Publish another issuer's public keys beside ours until a date, so that a team can move here without an outage
     ImportJwks {
@@ -60,6 +64,8 @@ pub(super) enum Command {
         /// Why, for the log
         #[arg(long)]
         reason: String,
+        #[command(flatten)]
+        wait: verb::Wait,
     },
 }
 
@@ -69,20 +75,20 @@ pub(super) async fn run(command: Command, client: &Client, format: Format) -> Ou
         Command::List => list(client, format).await,
         Command::Show { keyring } => show(client, &keyring, format).await,
         Command::Plan { keyring } => plan(client, &keyring, format).await,
-        Command::Rotate { keyring, force, reason } => {
+        Command::Rotate { keyring, force, reason, wait } => {
             let path = format!("/admin/keyrings/{}/rotate", segment(&keyring));
-            let done = client.post(&path, &json!({ "force": force, "reason": reason })).await?;
+            let done = client.order(&path, &json!({ "force": force, "reason": reason }), wait.wait_witnessed).await?;
             Ok(verb::report(&done, format))
         }
-        Command::Retire { keyring, reason, yes } => {
+        Command::Retire { keyring, reason, yes, wait } => {
             verb::confirm(yes, &format!("End keyring {keyring} for good? Nobody will sign for it any more."))?;
             let path = format!("/admin/keyrings/{}/retire", segment(&keyring));
-            Ok(verb::report(&client.post(&path, &json!({ "reason": reason })).await?, format))
+            Ok(verb::report(&client.order(&path, &json!({ "reason": reason }), wait.wait_witnessed).await?, format))
         }
-        Command::ImportJwks { keyring, file, until, reason } => {
+        Command::ImportJwks { keyring, file, until, reason, wait } => {
             let jwks = super::input::json_object(&file)?;
             let path = format!("/admin/keyrings/{}/import-jwks", segment(&keyring));
-            let done = client.post(&path, &json!({ "jwks": jwks, "until": until, "reason": reason })).await?;
+            let done = client.order(&path, &json!({ "jwks": jwks, "until": until, "reason": reason }), wait.wait_witnessed).await?;
             Ok(verb::report(&done, format))
         }
     }

@@ -3,12 +3,14 @@
 //! In scope: the terminal. Out of scope: the verbs themselves.
 
 use std::io::{BufRead as _, IsTerminal as _};
+use std::time::Duration;
 
 use owo_colors::OwoColorize as _;
 use serde_json::Value;
 
 use super::exit;
 use super::output::{self, Failure, Format, cell};
+use crate::rotation::duration::parse_duration;
 
 /// Asks, unless `yes`; where nobody can answer, refuses.
 pub(super) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
@@ -24,10 +26,23 @@ pub(super) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
     if read.is_ok() && answer.trim() == "yes" { Ok(()) } else { Err(Failure::new(exit::FOUND, "Nothing was done.")) }
 }
 
+/// Whether a verb waits for witnesses.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct Wait {
+    /// Answer only when a checkpoint with a quorum of cosignatures covers the record, or after this time (30s) with exit code 75: it is
+    /// done then all the same
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "30s", value_parser = parse_duration)]
+    pub(super) wait_witnessed: Option<Duration>,
+}
+
 /// Says what a verb did, with the records that prove it.
 pub(super) fn report(done: &Value, format: Format) -> u8 {
+    // Absent if nobody was to be waited for.
+    let late = done["witnessed"]["reached"] == false;
+    let code = if late { exit::LATER } else { exit::OK };
     if format == Format::Json {
-        return output::json(done);
+        output::json(done);
+        return code;
     }
     let events = done["events"].as_array().cloned().unwrap_or_default();
     let receipts = done["receipts"].as_array().cloned().unwrap_or_default();
@@ -41,7 +56,12 @@ pub(super) fn report(done: &Value, format: Format) -> u8 {
             output::line("Nobody signs for this keyring until a standby is old enough (I1); `claviger keyring plan` shows when.");
         }
     }
-    exit::OK
+    if late {
+        output::remark("It is done, but not witnessed yet: no quorum has cosigned its record; `claviger doctor` tells of each witness.");
+    } else if !done["witnessed"].is_null() {
+        output::line(format_args!("witnessed: a quorum cosigned {} records", cell(&done["witnessed"]["size"])));
+    }
+    code
 }
 
 /// How long verifiers may go on trusting a compromised key.

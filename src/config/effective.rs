@@ -28,6 +28,9 @@ pub struct Effective {
     pub policies: String,
     /// The keystore of the log keys.
     pub log_keystore: String,
+    /// The policy file of those who cosign the logs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub witnesses: Option<String>,
     /// Of the file's bytes.
     pub sha256: String,
     /// Each listener in one line: where, what, who.
@@ -89,6 +92,7 @@ impl Effective {
             state: config.state.display().to_string(),
             policies: config.policies.display().to_string(),
             log_keystore: config.log_keystore.clone(),
+            witnesses: config.witnesses.as_ref().map(|witnesses| witnesses.policy.display().to_string()),
             sha256: config.sha256.to_string(),
             listeners: config.listeners.iter().map(listener).collect(),
             callers: config.callers.len(),

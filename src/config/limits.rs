@@ -125,7 +125,13 @@ pub(super) fn retention(raw: &RawAudit, problems: &mut Problems<'_>) -> Duration
     time(raw.retention, RETENTION, RETENTION_DEFAULT, &Place::of("audit").key("retention"), problems)
 }
 
-fn time(given: Option<Span>, bounds: (Duration, Duration), default: Duration, place: &Place, problems: &mut Problems<'_>) -> Duration {
+pub(super) fn time(
+    given: Option<Span>,
+    bounds: (Duration, Duration),
+    default: Duration,
+    place: &Place,
+    problems: &mut Problems<'_>,
+) -> Duration {
     let Some(Span(span)) = given else { return default };
     if (bounds.0..=bounds.1).contains(&span) {
         return span;

@@ -25,9 +25,10 @@ pub struct Listener {
     pub bind: Bind,
     /// The server's certificate, for TCP alone.
     pub tls: Option<TlsFiles>,
-    /// What is served here; never empty, and [`Surface::Admin`] only alone.
+    /// What is served here; never empty, [`Surface::Admin`] only alone, and [`Surface::Log`] never beside [`Surface::Sign`].
     pub serves: BTreeSet<Surface>,
-    /// How callers are known: never empty where [`Surface::Sign`] or [`Surface::Admin`] is served, else empty.
+    /// How callers are known: never empty where [`Surface::Sign`] or [`Surface::Admin`] is served; where [`Surface::Log`] is, empty means that
+    /// whoever connects may read it; else empty.
     pub callers: BTreeSet<CallerKind>,
     /// The operator says that a proxy in front ends TLS.
     pub behind_tls_proxy: bool,
@@ -73,10 +74,12 @@ pub enum Surface {
     Admin,
     /// Health and metrics: for everyone who can connect.
     Ops,
+    /// The key log. It names operators, so that to list it is to publish them.
+    Log,
 }
 
 impl Surface {
-    const ALL: [Self; 4] = [Self::Public, Self::Sign, Self::Admin, Self::Ops];
+    const ALL: [Self; 5] = [Self::Public, Self::Sign, Self::Admin, Self::Ops, Self::Log];
 
     /// The name in the file.
     pub fn as_str(self) -> &'static str {
@@ -85,6 +88,7 @@ impl Surface {
             Self::Sign => "sign",
             Self::Admin => "admin",
             Self::Ops => "ops",
+            Self::Log => "log",
         }
     }
 }
@@ -215,10 +219,12 @@ fn socket_mode(text: Option<&str>, bind: Option<&Bind>, place: &Place, problems:
 fn check_serves(listener: &Listener, at: &Place, problems: &mut Problems<'_>) {
     let place = at.key("serves");
     if listener.serves.is_empty() {
-        problems.add(&place, "is missing or empty", "list one or more of public, sign, admin, ops");
+        problems.add(&place, "is missing or empty", "list one or more of public, sign, admin, ops, log");
     }
     if listener.serves.contains(&Surface::Admin) && listener.serves.len() > 1 {
         problems.add(&place, "admin shares a listener", "give admin a listener of its own");
+    } else if [Surface::Sign, Surface::Log].iter().all(|surface| listener.serves.contains(surface)) {
+        problems.add(&place, "log stands beside sign", "give log a listener of its own, or put it beside public or ops");
     }
 }
 
@@ -228,7 +234,8 @@ fn check_callers(listener: &Listener, at: &Place, problems: &mut Problems<'_>) {
     if asks && listener.callers.is_empty() {
         problems.add(&place, "is missing: sign and admin answer to known callers alone", "list unix or bearer");
     }
-    if !asks && !listener.callers.is_empty() && !listener.serves.is_empty() {
+    let may_ask = asks || listener.serves.contains(&Surface::Log);
+    if !may_ask && !listener.callers.is_empty() && !listener.serves.is_empty() {
         problems.add(&place, "public and ops ask nobody who they are", "remove it");
     }
 }

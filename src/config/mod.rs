@@ -37,6 +37,7 @@ mod span;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod witness;
 
 pub use caller::CallerConfig;
 pub use changes::Changes;
@@ -47,6 +48,7 @@ pub use keyring::{CLAIMS_BYTES, KeyringConfig, PAYLOAD_BYTES, ProfileConfig};
 pub use keystore::{KeystoreConfig, WORKERS};
 pub use limits::{Limits, Subject};
 pub use listener::{Bind, CallerKind, Listener, SOCKET_MODE, Surface, TlsFiles};
+pub use witness::WitnessConfig;
 
 /// Longest audience in bytes: it stands in every token of a caller.
 const LONGEST_AUDIENCE: usize = 256;
@@ -68,6 +70,8 @@ pub struct Config {
     pub policies: PathBuf,
     /// The keystore of the log keys.
     pub log_keystore: String,
+    /// Who cosigns the logs' checkpoints, if anybody does.
+    pub witnesses: Option<WitnessConfig>,
     /// By name.
     pub keystores: BTreeMap<String, KeystoreConfig>,
     /// By name.
@@ -163,6 +167,7 @@ fn read_text(file: &Path, longest: usize) -> io::Result<String> {
 fn convert(mut raw: RawConfig, document: &Document<'_>, folders: Folders<'_>, sha256: Hash) -> Result<Config, Vec<ConfigError>> {
     let mut problems = Problems::of(document);
     let p = &mut problems;
+    let witnesses = raw.log.as_ref().and_then(|log| witness::witnesses(log, folders, p));
     let head = head(&mut raw, folders, p);
     let limits = limits::limits(&raw.limits.unwrap_or_default(), p);
     let audit = raw.audit.unwrap_or_default();
@@ -195,6 +200,7 @@ fn convert(mut raw: RawConfig, document: &Document<'_>, folders: Folders<'_>, sh
             state,
             policies,
             log_keystore,
+            witnesses,
             keystores,
             issuers,
             keyrings,

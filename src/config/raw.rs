@@ -38,6 +38,9 @@ pub(super) struct RawConfig {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLog {
     pub(super) keystore: Option<String>,
+    pub(super) witnesses: Option<String>,
+    pub(super) witness_timeout: Option<Span>,
+    pub(super) witness_ca_file: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -73,6 +73,10 @@ fn the_example_is_what_it_says() {
     assert_eq!(config.listeners[0].bind, Bind::Unix("/run/claviger/sign.sock".into()));
     assert_eq!(config.listeners[2].tls.as_ref().map(|tls| tls.cert.clone()), Some(PathBuf::from("/etc/claviger/tls/cert.pem")));
     assert_eq!(config.listeners[2].serves, [Surface::Public, Surface::Sign].into());
+    assert_eq!(config.listeners[4].serves, [Surface::Log].into());
+    let witnesses = config.witnesses.expect("switched on here");
+    assert_eq!((witnesses.policy, witnesses.timeout), ("/etc/claviger/witnesses.policy".into(), Duration::from_secs(5)));
+    assert_eq!(witnesses.ca_file, Some("/etc/claviger/tls/witness-ca.pem".into()));
 }
 
 #[test]
@@ -89,10 +93,12 @@ fn the_example_holds_every_setting() {
 }
 
 #[test]
-fn what_is_switched_off_is_a_keyring_and_a_default() {
+fn what_is_switched_off_is_a_keyring_witnesses_a_listener_and_a_default() {
     let shipped = parse(SHIPPED).expect("right as it is");
     let mut whole = example();
     whole.keyrings.remove("webhooks");
+    whole.witnesses = None;
+    whole.listeners.pop();
     assert_eq!(Config { sha256: shipped.sha256, ..whole }, shipped);
 }
 

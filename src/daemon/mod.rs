@@ -1,7 +1,7 @@
 //! The daemon: from a configuration to listeners that answer, and an orderly end.
 //!
-//! In scope: the order of the start (JWKS first, whatever else is broken), reload, what happens when the log dies, graceful stop. Out of
-//! scope: every story that runs in between.
+//! In scope: the order of the start (JWKS first, whatever else is broken; then witnesses are asked; then the first record), reload, what
+//! happens when the log dies, graceful stop. Out of scope: every story that runs in between.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,12 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use claviger_audit::event::{ConfigLoaded, DaemonStart, DaemonStop, Event, LogCreated, LogKind, PolicyLoaded};
-use claviger_audit::keyrings::Keyrings;
-use claviger_audit::merkle::Hash;
-use claviger_audit::names;
+use claviger_audit::event::{DaemonStop, Event};
 use claviger_audit::record::Asked;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,25 +22,30 @@ use crate::http::{App, Parts, RequestLimits};
 use crate::journal::prune::Pruner;
 use crate::journal::pseudonym::Pseudonyms;
 use crate::journal::space::{LOW_PERCENT, Room, Space, VERY_LOW_PERCENT};
-use crate::journal::state::{StateDir, StateError};
-use crate::journal::{AppendError, Checkpointer, Coverage, KeyLog, OpenError, Opening, UseLog};
+use crate::journal::state::StateError;
+use crate::journal::{Checkpointer, KeyLog, OpenError, UseLog};
 use crate::metrics::Metrics;
 use crate::operator::{Operator, ReloadRequest};
-use crate::policy::PolicySet;
 use crate::publisher::Publisher;
 use crate::readiness::Readiness;
-use crate::rotation::reconcile;
 use crate::rotator::{Rotator, Started, uses_head};
 use crate::signer::{Keystores, PerCaller, Signer};
 use crate::upkeep::Upkeep;
 
 pub mod adopt;
+mod beginning;
 pub mod init;
 mod listeners;
 pub mod log_key;
 pub mod offline;
+mod outside;
 mod reload;
 pub mod setup;
+
+use beginning::{
+    boot_name, check_identity, config_event, first_records, lines, load_policies, lock, open_logs, policy_event, record_start,
+    start_checkpoints,
+};
 
 /// How long a stop waits for requests that are under way, beyond their own deadline.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -116,6 +117,9 @@ struct Daemon {
     checkpoints: [Checkpointer; 2],
     tls: listeners::TlsSlots,
     reloads: mpsc::Receiver<ReloadRequest>,
+    stop: CancellationToken,
+    /// The first records of this run, while witnesses are still to be asked.
+    unrecorded: Option<Vec<Event>>,
 }
 
 /// Serves until a signal or the end of the log.
@@ -130,18 +134,14 @@ impl Daemon {
     /// be read stops it here: keystores, policies and a full disk do not.
     async fn open(config_file: &Path, config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let state = Arc::new(lock(&config)?);
-        let boot = boot_name();
-        let opening = |kind| Opening::local(kind, state.log_folder(kind), clock.clone(), config.node.clone(), boot.clone());
-        let keys = KeyLog::open(&opening(LogKind::Keys)).map_err(|source| StartError::Log { log: "key", source })?;
-        check_identity(&config, &keys.created)?;
-        let use_log = opening(LogKind::Uses);
-        let uses = UseLog::open(&use_log, keys.log.clone()).map_err(|source| StartError::Log { log: "use", source })?;
-        for (name, recovery) in [("keys", &keys.recovery), ("uses", &uses.recovery)] {
-            tracing::info!(log = name, size = recovery.size, covered = recovery.covered, dropped = ?recovery.dropped, "log opened");
-        }
+        let (keys, uses, use_log) = open_logs(&config, &state, &clock)?;
         let keystores = setup::keystores(&config, &clock);
         let checkpoints = [start_checkpoints(keys.coverage, &keystores, &clock)?, start_checkpoints(uses.coverage, &keystores, &clock)?];
         let (keys, uses) = (keys.log, uses.log);
+        let stop = CancellationToken::new();
+        let logs = [(checkpoints[0].clone(), keys.standing().clone()), (checkpoints[1].clone(), uses.standing().clone())];
+        let witnesses = outside::start_witnesses(&config, logs, &clock, &stop)?;
+        let logbook = outside::open_logbook(&config, &checkpoints[0], witnesses.as_deref())?;
         let wake = Arc::new(Notify::new());
         let health = Arc::new(Health::new(keys.clone(), clock.clone(), wake.clone()));
         let publisher = Arc::new(Publisher::new(keys.clone(), &config.node));
@@ -169,6 +169,7 @@ impl Daemon {
             clock: clock.clone(),
             node: config.node.clone(),
             own_uid: rustix::process::geteuid().as_raw(),
+            witnesses,
             reload,
         });
         let upkeep = Arc::new(Upkeep {
@@ -217,21 +218,28 @@ impl Daemon {
             upkeep,
             publisher,
             readiness,
+            logbook,
             callers: Arc::new(ArcSwap::from_pointee(setup::callers(&config))),
             routes: Arc::new(ArcSwap::from_pointee(setup::routes(&config, &keys.snapshot().keyrings))),
             limits,
             metrics,
             clock,
         });
-        record_start(&keys, &uses, &config, loaded).await?;
+        let mut unrecorded = Some(first_records(&keys, &config, loaded)?);
+        if app.operator.witnesses.is_none() {
+            record_start(&keys, &uses, &config.node, unrecorded.take()).await?;
+        }
         let tls = listeners::TlsSlots::default();
         let config_file = config_file.to_owned();
-        Ok(Self { config_file, config, app, rotator, health, keystores, keys, uses, checkpoints, tls, reloads })
+        Ok(Self { config_file, config, app, rotator, health, keystores, keys, uses, checkpoints, tls, reloads, stop, unrecorded })
     }
 
     async fn run(mut self) -> Result<Ended, StartError> {
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (stop, tasks) = (self.stop.clone(), TaskTracker::new());
         let accepting = listeners::start(&self.config, &self.app, &mut self.tls, &stop).await?;
+        if !self.confirm().await? {
+            return Ok(Ended::Stopped);
+        }
         self.spawn_loops(&stop, &tasks);
         tracing::info!(node = self.config.node, "serving");
         // Nobody listens where systemd did not start us.
@@ -379,90 +387,6 @@ impl Daemon {
     }
 }
 
-/// The state folder, locked; its logs are nobody's while an adoption of them is not finished.
-fn lock(config: &Config) -> Result<StateDir, StartError> {
-    let state = StateDir::lock(&config.state)?;
-    if state.is_adopting()? { Err(StartError::Adopting) } else { Ok(state) }
-}
-
-/// Installation and origin are part of every key's name and of the logs: a file that names others belongs to another state folder.
-fn check_identity(config: &Config, created: &LogCreated) -> Result<(), StartError> {
-    let [origin, _] = init::origins(config);
-    // A log that was adopted is named after the one before.
-    let (first, _) = names::unadopted(&created.origin);
-    let fixed = [("installation", config.installation.as_str(), created.installation.as_str()), ("origin", &origin, first)];
-    match fixed.into_iter().find(|(_, file, log)| file != log) {
-        None => Ok(()),
-        Some((setting, file, log)) => Err(StartError::Config(format!(
-            "`{setting}` is fixed by `claviger init`: the log in {} says {log:?}, the configuration {file:?}; correct the configuration, or mount \
-             the state folder that belongs to it",
-            config.state.display()
-        ))),
-    }
-}
-
-/// Starts the checkpoints of a log.
-fn start_checkpoints(coverage: Coverage, keystores: &Keystores, clock: &Arc<dyn Clock>) -> Result<Checkpointer, StartError> {
-    let signers = log_key::signers(keystores.clone(), clock.clone());
-    coverage.start(signers, Handle::current()).map_err(|error| StartError::Config(format!("cannot start a thread: {error}")))
-}
-
-/// The first records of this run: the start, what is in force, and where the use log stands. A log that takes none is served from anyway.
-async fn record_start(keys: &KeyLog, uses: &UseLog, config: &Config, policies: Option<Event>) -> Result<(), StartError> {
-    let wishes = setup::wishes(config);
-    let snapshot = keys.snapshot();
-    let changes = reconcile::reconcile(&snapshot.keyrings, &wishes).map_err(|conflicts| StartError::Config(lines(&conflicts)))?;
-    for keyring in reconcile::missing(&snapshot.keyrings, &wishes) {
-        tracing::warn!(keyring, "not in the configuration; it goes on until `keyring retire` ends it");
-    }
-    let start = DaemonStart {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        unclean: snapshot.keyrings.is_running(&config.node),
-        in_flight: config.keystores.len() as u64 * crate::keystore::pkcs11::QUEUE as u64,
-    };
-    let mut events = vec![Event::DaemonStart(start), config_event(config)];
-    events.extend(policies);
-    events.extend(changes);
-    events.push(Event::UsesHead(uses_head(uses, &config.node)));
-    match keys.append(Asked::default(), move |_, _| Ok(events.clone())).await {
-        Ok(_) => Ok(()),
-        Err(AppendError::Illegal(illegal)) => Err(StartError::Config(illegal.to_string())),
-        Err(error) => {
-            tracing::error!(%error, "the start could not be recorded: only the known sets are served");
-            Ok(())
-        }
-    }
-}
-
 fn per_caller(config: &Config) -> PerCaller {
     PerCaller { rate: config.limits.rate, burst: config.limits.burst, in_flight: config.limits.in_flight.get() }
-}
-
-fn config_event(config: &Config) -> Event {
-    Event::ConfigLoaded(ConfigLoaded { sha256: config.sha256 })
-}
-
-fn policy_event(policies: &PolicySet) -> Event {
-    Event::PolicyLoaded(PolicyLoaded { sha256: Hash::from(policies.content_hash()), policies: policies.len() as u64 })
-}
-
-/// The policies of the configured folder, or what is wrong with them, a line each.
-fn load_policies(config: &Config, keyrings: &Keyrings) -> Result<PolicySet, String> {
-    let files = files::policies(&config.policies).map_err(|error| error.to_string())?;
-    setup::policies(config, Some(keyrings), &files).map_err(|errors| setup::problems(&errors))
-}
-
-fn lines<T: std::fmt::Display>(items: &[T]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-}
-
-/// Bytes of a process name.
-const BOOT_BYTES: usize = 8;
-
-/// A random name of this process, in every record that it writes.
-fn boot_name() -> String {
-    let mut bytes = [0; BOOT_BYTES];
-    // Without randomness all runs have one name: records are then told apart by `daemon.start` alone.
-    let _ = getrandom::fill(&mut bytes);
-    format!("{:016x}", u64::from_be_bytes(bytes))
 }

@@ -1,7 +1,7 @@
 //! From a configuration to the parts of a daemon: rules, callers, routes, wishes, keystores.
 //!
-//! In scope: pure translation, used at start, at reload and by offline commands alike. Out of scope: starting anything, and reading files
-//! (policy texts are arguments).
+//! In scope: translation, used at start, at reload and by offline commands alike. Out of scope: starting anything, and reading files (policy
+//! texts are arguments), but for those that say who the witnesses are.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use claviger_audit::event::Purpose;
 use claviger_audit::keyrings::{Keyring, Keyrings};
+use claviger_audit::trust::{Policy, Witness};
 
 use crate::clock::Clock;
-use crate::config::{Bind, Config, KeyringConfig, KeystoreConfig, Subject, Surface};
+use crate::config::{Bind, Config, KeyringConfig, KeystoreConfig, Subject, Surface, WitnessConfig, files};
 use crate::http::public::IssuerPage;
 use crate::http::{Callers, PublicRoutes};
 use crate::journal::pseudonym::SubjectMode;
@@ -20,6 +21,7 @@ use crate::keystore::pkcs11::{Pkcs11Keystore, Pkcs11Settings};
 use crate::policy::{self, JwsProfile, KeyringFacts, PolicyErrors, PolicySet, Profile, Vocabulary};
 use crate::rotation::reconcile::KeyringWish;
 use crate::signer::{KeyringRules, Keystores, Rules, Shape};
+use crate::witness::{self, MOST_WITNESSES, Target};
 
 /// The keyrings as the configuration wants them.
 pub fn wishes(config: &Config) -> Vec<KeyringWish> {
@@ -155,6 +157,29 @@ pub fn socket_of(config: &Config, surface: Surface) -> Option<PathBuf> {
         Bind::Unix(path) => Some(path.clone()),
         Bind::Tcp(_) => None,
     })
+}
+
+/// Whom to ask for cosignatures, if anybody; a sentence if the policy file does not say it.
+pub fn witnesses(config: &Config) -> Result<Option<witness::Settings>, String> {
+    let Some(WitnessConfig { policy: file, timeout, ca_file }) = &config.witnesses else { return Ok(None) };
+    let named = |what: String| format!("{}: {what}", file.display());
+    let bytes = files::bytes(file).map_err(|error| error.to_string())?;
+    let policy = Policy::parse(&bytes).map_err(|error| named(error.to_string()))?;
+    if policy.quorum().is_none() {
+        return Err(named("`quorum none` asks for no cosignature; name a witness or a group, or remove log.witnesses".to_owned()));
+    }
+    if policy.witnesses().len() > MOST_WITNESSES {
+        return Err(named(format!("more than {MOST_WITNESSES} witnesses are too many to ask")));
+    }
+    let target = |witness: &Witness| {
+        let url = witness.url.as_deref().ok_or_else(|| "its line has no URL; add its submission prefix".to_owned());
+        let target = url.and_then(|url| Target::parse(url).map_err(|error| error.to_string()));
+        target.map_err(|error| named(format!("witness {}: {error}", witness.name)))
+    };
+    let targets = policy.witnesses().iter().map(target).collect::<Result<_, String>>()?;
+    let authorities = ca_file.as_deref().map(files::bytes).transpose().map_err(|error| error.to_string())?;
+    let tls = witness::tls_config(authorities.as_deref()).map_err(|error| error.to_string())?;
+    Ok(Some(witness::Settings { policy: Arc::new(policy), targets, timeout: *timeout, tls }))
 }
 
 /// How records hold personal data.

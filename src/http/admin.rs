@@ -2,6 +2,8 @@
 //!
 //! In scope: the shapes of requests and answers. Out of scope: who may and what follows (`operator`).
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -19,6 +21,8 @@ use crate::refusal::{Code, Refusal};
 use crate::rotation::{timeline, verbs};
 use crate::views;
 
+/// How long a verb waits for a quorum unless it says otherwise, and at most: a witness that has not cosigned by then is a matter for people.
+const WITNESSED_WITHIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(10));
 /// Largest body of a verb: a set of 100 RSA keys fits.
 const LARGEST_BODY: usize = 256 * 1024;
 
@@ -197,6 +201,7 @@ async fn status(State(app): State<App>, request: Request) -> Response<Body> {
             "log": app.readiness.log(),
             "disk": app.readiness.disk(),
             "log_keys_cut_off": app.upkeep.cut_off(),
+            "witnesses": app.operator.witnesses.as_ref().map(|witnesses| witnesses.report()),
         });
         Ok(json(StatusCode::OK, &body))
     })
@@ -205,7 +210,36 @@ async fn status(State(app): State<App>, request: Request) -> Response<Body> {
 
 async fn perform(app: &App, exchange: &Exchange, verb: Verb, rest: &Map<String, Value>) -> Answer {
     nothing_else(rest)?;
-    Ok(json(StatusCode::OK, &views::done(&app.operator.perform(&exchange.ask, verb).await?)))
+    let wait = witnessed_within(exchange.query.as_deref())?;
+    if wait.is_some() {
+        app.operator.may_wait()?;
+    }
+    let done = app.operator.perform(&exchange.ask, verb).await?;
+    let mut body = views::done(&done);
+    let Some(within) = wait else { return Ok(json(StatusCode::OK, &body)) };
+    let size = app.operator.wait_witnessed(&done, within).await?;
+    body["witnessed"] = json!({ "reached": size.is_some(), "size": size });
+    // RFC 9110 section 15.3.3: done, as far as it is ours to do; the witnesses have not said so yet.
+    Ok(json(if size.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED }, &body))
+}
+
+/// How long to wait for a quorum, from `wait=witnessed` and `within_ms` of the query.
+fn witnessed_within(query: Option<&str>) -> Result<Option<Duration>, Refusal> {
+    let (default, longest) = WITNESSED_WITHIN;
+    let mut wait = None;
+    let mut within = default;
+    for (name, value) in query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')) {
+        match (name, value) {
+            ("wait", "witnessed") => wait = Some(()),
+            ("wait", _) => return Err(malformed("`wait` can only be `witnessed`")),
+            ("within_ms", millis) => {
+                let span = millis.parse().ok().map(Duration::from_millis).filter(|span| *span <= longest);
+                within = span.ok_or_else(|| malformed("`within_ms` is not a number of milliseconds up to 10 minutes"))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(wait.map(|()| within))
 }
 
 /// Refuses members that nobody took.

@@ -11,6 +11,7 @@ use axum::Router;
 
 use crate::clock::Clock;
 use crate::config::Surface;
+use crate::logbook::Logbook;
 use crate::metrics::Metrics;
 use crate::operator::Operator;
 use crate::publisher::Publisher;
@@ -22,6 +23,7 @@ mod admin;
 pub mod caller;
 mod exchange;
 pub mod listener;
+mod log;
 mod ops;
 mod problem;
 pub mod public;
@@ -62,6 +64,8 @@ pub struct Parts {
     pub publisher: Arc<Publisher>,
     /// Knows what works.
     pub readiness: Arc<Readiness>,
+    /// Shows the key log, if some listener serves it.
+    pub logbook: Option<Logbook>,
     /// Who callers are.
     pub callers: Arc<ArcSwap<Callers>>,
     /// Which address serves which set.
@@ -87,6 +91,7 @@ pub fn router(app: &App, surfaces: impl IntoIterator<Item = Surface>, accepts: A
             Surface::Sign => router.merge(sign::routes()),
             Surface::Admin => router.merge(admin::routes()),
             Surface::Ops => router.merge(ops::routes()),
+            Surface::Log => router.merge(log::routes()),
         };
     }
     let router = if public { router.fallback(public::serve) } else { router.fallback(exchange::not_found) };

@@ -44,7 +44,12 @@ async fn ready_to_sign(State(app): State<App>, request: Request) -> Response<Bod
     let all = rows.iter().all(|(ready, _)| *ready);
     let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let rows: Vec<Value> = rows.into_iter().map(|(_, row)| row).collect();
-    dress(Ok(json(status, &json!({ "ready": all, "keyrings": rows }))), &request_id(request.headers()))
+    let mut body = json!({ "ready": all, "keyrings": rows });
+    let alarms = app.operator.witnesses.as_ref().map(|witnesses| witnesses.alarms()).unwrap_or_default();
+    if !alarms.is_empty() {
+        body["alarms"] = json!(alarms);
+    }
+    dress(Ok(json(status, &body)), &request_id(request.headers()))
 }
 
 fn row(keyring: &str, readiness: Result<(), Refusal>) -> (bool, Value) {
@@ -56,6 +61,9 @@ fn row(keyring: &str, readiness: Result<(), Refusal>) -> (bool, Value) {
 
 async fn metrics(State(app): State<App>) -> Response<Body> {
     app.readiness.measure(&app.metrics, &app.signer);
+    if let Some(witnesses) = &app.operator.witnesses {
+        witnesses.measure(&app.metrics);
+    }
     let mut response = Response::new(Body::from(app.metrics.text()));
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -50,6 +50,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         Code::KeystoreUnavailable
         | Code::Overloaded
         | Code::LogUnwritable
+        | Code::LogDoubted
         | Code::NoSigner
         | Code::Suspended
         | Code::Clock

@@ -6,13 +6,16 @@ use std::collections::HashMap;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use claviger_audit::jwks::SetName;
 use serde_json::json;
 
 use super::App;
 use super::exchange::{dress, request_id};
 use crate::refusal::{Code, Refusal};
+
+/// The size of the key log that the body was made from, so that whoever compares a set with a log can tell a newer one from a foreign one.
+pub(super) const LOG_SIZE: HeaderName = HeaderName::from_static("claviger-log-size");
 
 /// What an address serves.
 #[derive(Clone, Debug)]
@@ -113,6 +116,7 @@ fn set(app: &App, name: &SetName, headers: &HeaderMap) -> Result<Response<Body>,
     if let Ok(value) = HeaderValue::from_str(&cache) {
         headers.insert(header::CACHE_CONTROL, value);
     }
+    headers.insert(LOG_SIZE, HeaderValue::from(set.log_size));
     open_to_all(headers);
     Ok(response)
 }

@@ -1,8 +1,9 @@
 //! Checkpoints: what the disk holds, read a second time, folded, compared with what the writer meant, and signed.
 //!
 //! In scope: when a checkpoint is cut, the second pass, and the files `frontier`, `checkpoint`, one checkpoint per sealed segment and one per
-//! rotation of the log's key. Out of scope: which keys sign (`tenure`), how (a [`SignNote`] asks the keystore), and witnesses. A checkpoint
-//! that cannot be signed by all its keys delays nothing; it is counted and logged. One that differs is never signed: the log is dead.
+//! rotation of the log's key. Out of scope: which keys sign (`tenure`), how (a [`SignNote`] asks the keystore), and witnesses, whose word is
+//! only kept (`witnessed`). A checkpoint that cannot be signed by all its keys delays nothing; it is counted and logged. One that differs is
+//! never signed: the log is dead.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -17,24 +18,24 @@ use claviger_audit::checkpoint::{self, Checkpoint};
 use claviger_audit::merkle::{Frontier, Hash, leaf_hash};
 use claviger_audit::note::{MAX_NOTE, Note, signed_note};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::Head;
 use super::disk::{Disk, replace};
-use super::file::{Place, segment_name};
+use super::file::Place;
+use super::lines::{CHUNK, Passed, Spot, Unread, pass};
 use super::shared::{Shared, Waiter};
+use super::standing::Doubt;
 use super::tenure::{LogKey, Tenure};
 
 /// A checkpoint is cut this long after the one before, if records came.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a keystore may take for one signature before the checkpoint is given up.
 const SIGN_DEADLINE: Duration = Duration::from_secs(30);
-/// How much of a segment is read at once: many lines, for none may be longer than 65,535 bytes.
-const CHUNK: usize = 1 << 20;
 /// Most sealed segments that wait for their checkpoint while the keystore is dead; the oldest go without one of their own.
 const MOST_UNSIGNED: usize = 1024;
 /// First line of the `frontier` file.
-const FRONTIER_FORM: &str = "claviger frontier v1";
+pub(super) const FRONTIER_FORM: &str = "claviger frontier v1";
 pub(super) const CHECKPOINT: &str = "checkpoint";
 pub(super) const FRONTIER: &str = "frontier";
 
@@ -67,7 +68,7 @@ pub enum CheckpointError {
 
 /// A prefix of the log: its frontier, and where in the files it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Covered {
+pub struct Covered {
     pub(super) frontier: Frontier,
     /// First sequence number of the segment that holds the last covered record.
     pub(super) segment: u64,
@@ -76,12 +77,12 @@ pub(super) struct Covered {
 }
 
 impl Covered {
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let hashes = self.frontier.edge().iter().map(|hash| format!(" {hash}"));
         format!("{} {} {}{}\n", self.frontier.size(), self.segment, self.offset, hashes.collect::<String>())
     }
 
-    fn parse(line: &str) -> Option<Self> {
+    pub(super) fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let mut number = || words.next()?.parse().ok();
         let (size, segment, offset) = (number()?, number()?, number()?);
@@ -106,6 +107,17 @@ pub(super) fn stored_frontier(disk: &dyn Disk, folder: &Path, checkpoint: (u64, 
     Ok(entries.find(fits).map(|covered| (covered, tenure)))
 }
 
+/// A checkpoint that the log key signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// How many records it covers.
+    pub size: u64,
+    /// The root over them.
+    pub root: Hash,
+    /// The whole note.
+    pub note: String,
+}
+
 /// The newest checkpoint as it lies on the disk. It says nothing before [`Stored::verify`], for which keys may sign is in the log itself.
 pub(super) struct Stored {
     note: Note,
@@ -123,6 +135,11 @@ impl Stored {
         let note = Note::parse(&bytes).map_err(|error| error.to_string())?;
         let Checkpoint { size, root, .. } = note.text().parse().map_err(|error: checkpoint::CheckpointError| error.to_string())?;
         Ok(Some(Self { note, size, root }))
+    }
+
+    /// The same, once it is known to be good.
+    fn signed(self) -> Signed {
+        Signed { size: self.size, root: self.root, note: self.note.to_string() }
     }
 
     /// Whether the key that was in force at its size signed it.
@@ -143,8 +160,12 @@ impl Coverage {
     /// Starts the thread that makes the checkpoints; `runtime` runs what `signers` return. It ends with the log.
     pub fn start(self, signers: Signers, runtime: Handle) -> io::Result<Checkpointer> {
         let Self { place, shared, covered } = self;
-        let counts = Arc::new(Counts { signed: AtomicU64::new(covered.frontier.size()), failures: AtomicU64::new(0) });
-        let handle = Checkpointer { shared: Arc::clone(&shared), counts: Arc::clone(&counts) };
+        // What opened the log has read it and found it sound.
+        let newest = Stored::read(place.disk.as_ref(), &place.folder).ok().flatten().map(|stored| Arc::new(stored.signed()));
+        let counts =
+            Counts { signed: AtomicU64::new(covered.frontier.size()), failures: AtomicU64::new(0), newest: watch::Sender::new(newest) };
+        let counts = Arc::new(counts);
+        let handle = Checkpointer { place: place.clone(), shared: Arc::clone(&shared), counts: Arc::clone(&counts) };
         let name = format!("checkpoint-{}", place.kind.name());
         let pass = Pass {
             place,
@@ -165,12 +186,14 @@ impl Coverage {
 struct Counts {
     signed: AtomicU64,
     failures: AtomicU64,
+    newest: watch::Sender<Option<Arc<Signed>>>,
 }
 
 /// A handle to the thread that makes the checkpoints of one log.
 #[derive(Clone)]
 pub struct Checkpointer {
-    shared: Arc<Shared>,
+    pub(super) place: Place,
+    pub(super) shared: Arc<Shared>,
     counts: Arc<Counts>,
 }
 
@@ -196,6 +219,11 @@ impl Checkpointer {
         self.shared.tenures().newest().clone()
     }
 
+    /// The newest checkpoint. It is on the disk before it is here.
+    pub fn newest(&self) -> watch::Receiver<Option<Arc<Signed>>> {
+        self.counts.newest.subscribe()
+    }
+
     /// How often a checkpoint could not be made.
     pub fn failures(&self) -> u64 {
         self.counts.failures.load(Ordering::Relaxed)
@@ -216,12 +244,6 @@ struct Pass {
     runtime: Handle,
     counts: Arc<Counts>,
     failing: bool,
-}
-
-/// Why bytes could not be folded.
-enum Unfolded {
-    Read(io::Error),
-    Differs(String),
 }
 
 impl Pass {
@@ -262,6 +284,12 @@ impl Pass {
         if let Some(reason) = self.shared.poisoned() {
             return Err(CheckpointError::Dead(reason.to_string()));
         }
+        match self.shared.standing.doubt() {
+            // Nothing is signed that would contradict what others may know; soon it is known whether they do.
+            Some(Doubt::Asking) => return Ok(self.signed.frontier.size()),
+            Some(Doubt::Refuted(why)) => return Err(CheckpointError::Unsigned(why.to_string())),
+            None => {}
+        }
         let head = self.shared.head();
         self.fold(head)?;
         while let Some((first, frontier)) = self.sealed.front() {
@@ -284,6 +312,9 @@ impl Pass {
             self.store(CHECKPOINT, note.as_bytes())?;
             self.signed = self.folded.clone();
             self.counts.signed.store(self.signed.frontier.size(), Ordering::Release);
+            // The commit point: it is durable, and from here on it may be shown to others.
+            let Covered { frontier, .. } = &self.signed;
+            self.counts.newest.send_replace(Some(Arc::new(Signed { size: frontier.size(), root: frontier.root(), note })));
         }
         Ok(self.signed.frontier.size())
     }
@@ -301,7 +332,7 @@ impl Pass {
         let agreed = read.and_then(|()| {
             let root = next.frontier.root();
             let differs =
-                || Unfolded::Differs(format!("the disk holds the root {root} at size {}, the writer meant {}", head.size, head.root));
+                || Unread::Differs(format!("the disk holds the root {root} at size {}, the writer meant {}", head.size, head.root));
             if root == head.root { Ok(()) } else { Err(differs()) }
         });
         match agreed {
@@ -312,8 +343,8 @@ impl Pass {
                 self.sealed.drain(..surplus);
                 Ok(())
             }
-            Err(Unfolded::Read(error)) => Err(CheckpointError::Disk(error.to_string())),
-            Err(Unfolded::Differs(reason)) => {
+            Err(Unread::Read(error)) => Err(CheckpointError::Disk(error.to_string())),
+            Err(Unread::Differs(reason)) => {
                 self.shared.poison(&reason);
                 Err(CheckpointError::Dead(reason))
             }
@@ -355,25 +386,14 @@ fn answer(waiters: impl Iterator<Item = Waiter>, made: &Result<u64, CheckpointEr
 }
 
 /// Folds the lines from `at` on until it has `size` leaves. Every segment that ends on the way is added to `sealed`.
-fn read_to(place: &Place, at: &mut Covered, size: u64, sealed: &mut Vec<(u64, Frontier)>) -> Result<(), Unfolded> {
-    while at.frontier.size() < size {
-        let path = place.folder.join(segment_name(at.segment));
-        let chunk = place.disk.read(&path, at.offset, CHUNK).map_err(Unfolded::Read)?;
-        let mut lines = chunk.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
-        let before = at.frontier.size();
-        for line in lines.by_ref().take(usize::try_from(size - before).unwrap_or(usize::MAX)) {
-            at.frontier.push(leaf_hash(line));
-            at.offset += line.len() as u64 + 1;
-        }
-        if at.frontier.size() > before {
-            continue;
-        }
-        if !chunk.is_empty() || at.segment == before {
-            return Err(Unfolded::Differs(format!("{} holds no record {before}, which was synced", path.display())));
-        }
-        sealed.push((at.segment, at.frontier.clone()));
-        (at.segment, at.offset) = (before, 0);
-    }
+fn read_to(place: &Place, at: &mut Covered, size: u64, sealed: &mut Vec<(u64, Frontier)>) -> Result<(), Unread> {
+    let Covered { frontier, segment, offset } = at;
+    let (mut spot, mut seq) = (Spot { segment: *segment, offset: *offset }, frontier.size());
+    pass((place.disk.as_ref(), &place.folder), &mut spot, &mut seq, size, &mut |passed| match passed {
+        Passed::Line { line, .. } => frontier.push(leaf_hash(line)),
+        Passed::End { segment } => sealed.push((segment, frontier.clone())),
+    })?;
+    (*segment, *offset) = (spot.segment, spot.offset);
     Ok(())
 }
 

@@ -6,8 +6,9 @@
 //!
 //! Files by story: [`disk`] is what a log asks of a file system; `file` writes lines and segments; `committer` is the one thread per log;
 //! [`keys`] and [`uses`] are its two users; `replay` and [`open`] bring a log back, `former` what it goes on from; [`adopt`] lets a log go
-//! on that lost its tail; [`prune`] deletes what is old; [`checkpoint`] signs what the disk holds, with the keys of `tenure`; [`state`], [`space`] and [`pseudonym`] are the
-//! folder, its disk and the keys beside the logs.
+//! on that lost its tail; [`prune`] deletes what is old; [`checkpoint`] signs what the disk holds, with the keys of `tenure`; [`follow`] and
+//! [`pages`] read it again, line by line (`lines`), for others; [`witnessed`] keeps their word, and [`standing`] what it means; [`state`],
+//! [`space`] and [`pseudonym`] are the folder, its disk and the keys beside the logs.
 
 use std::sync::Arc;
 
@@ -23,26 +24,34 @@ mod committer;
 pub mod create;
 pub mod disk;
 mod file;
+pub mod follow;
 mod former;
 pub mod keys;
+mod lines;
 pub mod open;
+pub mod pages;
 pub mod peek;
 pub mod prune;
 pub mod pseudonym;
 mod replay;
 mod shared;
 pub mod space;
+pub mod standing;
 pub mod state;
 mod tenure;
 #[cfg(test)]
 mod tests;
 pub mod uses;
+pub mod witnessed;
 
-pub use checkpoint::{Checkpointer, Coverage, SignNote, Signers};
+pub use checkpoint::{Checkpointer, Coverage, SignNote, Signed, Signers};
 pub use create::{CreateError, create};
 pub use file::SEGMENT_BYTES;
+pub use follow::{FollowError, Follower};
 pub use keys::{KeyLog, KeySnapshot};
 pub use open::{OpenError, Opened, Opening, Recovery};
+pub use pages::Pages;
+pub use standing::{Doubt, Standing};
 pub use tenure::{LogKey, Tenure};
 pub use uses::UseLog;
 

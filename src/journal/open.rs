@@ -135,6 +135,31 @@ pub enum OpenError {
         /// How many were seen.
         seen: u64,
     },
+    /// A witness cosigned more records than the newest checkpoint here covers.
+    #[error(
+        "the witness {witness} knows {known} records of the log, but its newest checkpoint here covers {have}: it was cut, or an old copy was \
+         restored; bring the newer files back, or accept the loss with `claviger audit adopt --accept-loss`"
+    )]
+    BehindWitness {
+        /// What the policy file calls it.
+        witness: String,
+        /// How many records it cosigned.
+        known: u64,
+        /// How many the newest checkpoint covers.
+        have: u64,
+    },
+    /// A witness cosigned another history.
+    #[error(
+        "the witness {witness} cosigned another history of this log: {text}; an old copy was restored and went on, or the log key signs \
+         elsewhere too: bring the true files back, or accept the loss with `claviger audit adopt --accept-loss`; if it is the witness that is \
+         wrong, take it out of the policy file"
+    )]
+    Forked {
+        /// What the policy file calls it.
+        witness: String,
+        /// What it said.
+        text: String,
+    },
     /// The chain is whole, but a record says what may not happen.
     #[error("{file}, record {seq}: {source}; the log was not written by this program: run `claviger audit verify`")]
     Illegal {

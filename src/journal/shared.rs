@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
 use super::checkpoint::CheckpointError;
+use super::standing::Standing;
 use super::tenure::Tenures;
 use super::{AppendError, Head};
 
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub(super) notes_waiting: AtomicUsize,
     /// Notes that were dropped.
     pub(super) notes_dropped: AtomicU64,
+    /// Whether others know more of the log.
+    pub(super) standing: Standing,
     pub(super) bell: Bell,
 }
 
@@ -45,6 +48,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             notes_waiting: AtomicUsize::new(0),
             notes_dropped: AtomicU64::new(0),
+            standing: Standing::default(),
             bell: Bell::default(),
         }
     }

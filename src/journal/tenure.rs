@@ -64,7 +64,7 @@ impl Tenures {
         Self { first, later: Vec::new() }
     }
 
-    fn all(&self) -> impl DoubleEndedIterator<Item = &Tenure> {
+    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = &Tenure> {
         std::iter::once(&self.first).chain(&self.later)
     }
 

@@ -5,6 +5,7 @@ mod adopt;
 mod crash;
 mod fake;
 mod faults;
+mod following;
 mod harness;
 mod prune;
 mod real;

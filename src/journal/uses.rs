@@ -81,6 +81,11 @@ impl UseLog {
         self.shared.poisoned()
     }
 
+    /// Whether others know more of the log than this disk holds.
+    pub fn standing(&self) -> &super::Standing {
+        &self.shared.standing
+    }
+
     /// Writes what is queued, then lets go of the file. Later appends get [`AppendError::Stopped`].
     pub async fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);

@@ -17,6 +17,7 @@ pub(crate) mod setup;
 pub(crate) mod softhsm;
 pub(crate) mod verifiers;
 pub(crate) mod wait;
+pub(crate) mod witness;
 
 #[allow(unused_imports, reason = "each test binary uses its own part")]
 pub(crate) use client::{Address, Answer, Client};

@@ -101,9 +101,7 @@ fn a_tree_has_its_own_tiles_and_no_other() {
 fn level_one_holds_roots_of_full_tiles() {
     let mut tiles = HashTiles::new();
     let leaves: Vec<Hash> = (0..600_u64).map(|n| leaf_hash(&n.to_be_bytes())).collect();
-    for leaf in &leaves {
-        tiles.push(*leaf);
-    }
+    tiles.extend(leaves.iter().copied());
     let expected: Vec<u8> = [root_of(&leaves[..256]), root_of(&leaves[256..512])].iter().flat_map(|hash| *hash.as_bytes()).collect();
     assert_eq!(tiles.tile(&hashes(1, 0, 2)), Some(expected));
     assert_eq!(tiles.tile(&hashes(1, 0, 3)), None);
@@ -146,7 +144,7 @@ proptest! {
     #[test]
     fn tiles_give_the_root_of_every_tree(size in 0_u64..1500) {
         let mut tiles = HashTiles::new();
-        (0..size).for_each(|n| tiles.push(leaf_hash(&n.to_be_bytes())));
+        tiles.extend((0..size).map(|n| leaf_hash(&n.to_be_bytes())));
         prop_assert_eq!(tiles.root(), root_of(tiles.leaves()));
         for tile in of_tree(size) {
             prop_assert!(tile.is_within(size));

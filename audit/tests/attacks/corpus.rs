@@ -88,7 +88,7 @@ impl Pair {
 
     pub(crate) fn input(&self) -> Input<'static> {
         let uses = self.0.keys().any(|name| name.starts_with("log/uses/")).then(|| self.log("log/uses/"));
-        Input { keys: Some(self.log("log/keys/")), uses: uses.into_iter().collect() }
+        Input { keys: Some(self.log("log/keys/")), uses: uses.into_iter().collect(), ..Input::default() }
     }
 
     pub(crate) fn verify(&self, options: &Options) -> Report {

@@ -101,12 +101,12 @@ fn a_disk_that_fails_is_no_verdict_wherever_it_fails() {
         let open = move || Ok(Box::new(BufReader::new(Failing(Cursor::new(readable.clone())))) as Box<dyn BufRead>);
         let segment = Segment { name: KEYS.to_owned(), open: Box::new(open) };
         let keys = LogFiles { name: "log/keys/".to_owned(), segments: vec![segment], notes: Vec::new(), pruned: Pruned::default() };
-        let input = Input { keys: Some(keys), uses: truth.pair.input().uses };
+        let input = Input { keys: Some(keys), uses: truth.pair.input().uses, ..Input::default() };
         let error = verify(&input, &truth.min_size, at(END + 60)).unwrap_err();
         assert_eq!(error.to_string(), "the disk has failed", "after {length} bytes");
     }
     let closed = Segment { name: KEYS.to_owned(), open: Box::new(|| Err(io::ErrorKind::PermissionDenied.into())) };
     let keys = LogFiles { name: "log/keys/".to_owned(), segments: vec![closed], notes: Vec::new(), pruned: Pruned::default() };
-    let error = verify(&Input { keys: Some(keys), uses: Vec::new() }, &truth.min_size, at(END + 60)).unwrap_err();
+    let error = verify(&Input { keys: Some(keys), ..Input::default() }, &truth.min_size, at(END + 60)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
 }

@@ -34,12 +34,12 @@ fn two_listeners_do_not_share_an_address() {
 fn a_listener_says_what_and_for_whom() {
     assert_eq!(
         errors_of(&listener("bind = '127.0.0.1:1'")),
-        ["listener[3].serves: is missing or empty; list one or more of public, sign, admin, ops"]
+        ["listener[3].serves: is missing or empty; list one or more of public, sign, admin, ops, log"]
     );
     assert_eq!(
         errors_of(&listener("bind = '127.0.0.1:1'\nserves = ['jwks']\ncallers = ['mtls']")),
         [
-            "listener[3].serves[0]: \"jwks\" is not known; write one of public, sign, admin, ops",
+            "listener[3].serves[0]: \"jwks\" is not known; write one of public, sign, admin, ops, log",
             "listener[3].callers[0]: \"mtls\" is not known; write one of unix, bearer",
         ]
     );
@@ -61,6 +61,32 @@ fn a_listener_says_what_and_for_whom() {
             "listener[3].callers: every request over a Unix socket has a Unix identity, and one with two identities is refused; list one of unix \
           and bearer"
         ]
+    );
+}
+
+#[test]
+fn the_log_is_shown_to_everyone_or_to_known_callers_and_never_beside_signing() {
+    let good = [
+        "bind = '127.0.0.1:1'\nserves = ['log']",
+        "bind = '127.0.0.1:1'\nserves = ['log', 'ops', 'public']",
+        "bind = '127.0.0.1:1'\nserves = ['log']\ncallers = ['bearer']",
+        "bind = 'unix:a'\nserves = ['log', 'ops']\ncallers = ['unix']",
+    ];
+    for text in good {
+        assert!(parse(&listener(text)).is_ok(), "{text}");
+    }
+    assert_eq!(
+        errors_of(&listener("bind = '127.0.0.1:1'\nserves = ['sign', 'log']\ncallers = ['bearer']")),
+        ["listener[3].serves: log stands beside sign; give log a listener of its own, or put it beside public or ops"]
+    );
+    assert_eq!(
+        errors_of(&listener("bind = 'unix:a'\nserves = ['admin', 'log']\ncallers = ['unix']")),
+        ["listener[3].serves: admin shares a listener; give admin a listener of its own"]
+    );
+    let open = "add tls = { cert, key }, bind to loopback, or write behind_tls_proxy = true if a proxy ends TLS";
+    assert_eq!(
+        errors_of(&listener("bind = '0.0.0.0:80'\nserves = ['log']")),
+        [format!("listener[3].bind: plain HTTP on 0.0.0.0:80 leaves this machine; {open}")]
     );
 }
 

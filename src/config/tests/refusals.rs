@@ -3,6 +3,25 @@
 use super::*;
 
 #[test]
+fn settings_of_witnesses_need_witnesses() {
+    assert_eq!(
+        errors("witnesses = \"witnesses.policy\"", ""),
+        [
+            "log.witness_timeout: has no effect without witnesses; name a policy file with witnesses, or remove it",
+            "log.witness_ca_file: has no effect without witnesses; name a policy file with witnesses, or remove it",
+        ]
+    );
+    assert_eq!(
+        errors("witness_timeout = \"5s\"", "witness_timeout = \"2m\""),
+        ["log.witness_timeout: 2m is out of bounds; write a duration from 100ms to 20s"]
+    );
+    assert_eq!(
+        errors("witnesses = \"witnesses.policy\"", "witnesses = \"\""),
+        ["log.witnesses: is not a path; write the path of a file or folder"]
+    );
+}
+
+#[test]
 fn an_empty_file_names_everything_that_is_missing() {
     assert_eq!(
         errors_of(""),
