@@ -8,14 +8,14 @@ mod proofs;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 pub use proofs::{MAX_PROOF, ProofError, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
 
 /// A SHA-256 value. As text, and in JSON, it is 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash([u8; 32]);
 
 /// Text that is not 64 lower-case hexadecimal digits.
@@ -46,15 +46,22 @@ impl Hash {
     }
 }
 
+impl Hash {
+    /// The 64 digits, all of them ASCII.
+    fn digits(self) -> [u8; 64] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        text
+    }
+}
+
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = String::with_capacity(64);
-        for byte in self.0 {
-            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            text.push(char::from(DIGITS[usize::from(byte & 15)]));
-        }
-        f.pad(&text)
+        f.pad(str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
@@ -76,33 +83,53 @@ impl FromStr for Hash {
     fn from_str(text: &str) -> Result<Self, BadHash> {
         let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| BadHash)?;
         let mut bytes = [0; 32];
+        // Every digit is looked up, and none is judged before the end: the loop has no branch.
+        let mut seen = 0;
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+            let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
+            *byte = high << 4 | low & 15;
+            seen |= high | low;
         }
-        Ok(Self(bytes))
+        if seen == NO_NIBBLE { Err(BadHash) } else { Ok(Self(bytes)) }
     }
 }
 
-/// Upper-case digits are refused: a hash has one spelling, so that equal text and equal value are the same thing.
-fn nibble(digit: u8) -> Result<u8, BadHash> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        _ => Err(BadHash),
+/// What stands in [`NIBBLES`] for anything but a digit; with any number of digits in it, it is still itself.
+const NO_NIBBLE: u8 = 0xff;
+
+/// The value of each lower-case hexadecimal digit. Upper case is refused: a hash has one spelling, so that equal text and equal value are
+/// the same thing.
+const NIBBLES: [u8; 256] = {
+    let mut values = [NO_NIBBLE; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
-impl TryFrom<String> for Hash {
-    type Error = BadHash;
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Hash;
 
-    fn try_from(text: String) -> Result<Self, BadHash> {
-        text.parse()
-    }
-}
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a SHA-256 value")
+            }
 
-impl From<Hash> for String {
-    fn from(hash: Hash) -> Self {
-        hash.to_string()
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Hash, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 
