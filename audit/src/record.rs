@@ -2,11 +2,12 @@
 //!
 //! In scope: bytes to record and back. Out of scope: the chain (`prev` is carried, not checked), the file, and whether the event is legal.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::event::{Event, LogKind};
-use crate::json::{self, JsonDefect, NotCanonical};
+use crate::json::{self, JsonDefect, NotCanonical, Raw};
 use crate::merkle::Hash;
 use crate::time::Timestamp;
 
@@ -85,6 +86,15 @@ struct Head<Text> {
     request: Option<Text>,
 }
 
+/// A record as it is written: all members in one object.
+#[derive(Serialize)]
+struct Members<'r> {
+    #[serde(flatten)]
+    head: Head<&'r str>,
+    #[serde(flatten)]
+    event: &'r Event,
+}
+
 const HEAD_MEMBERS: [&str; 12] = ["v", "log", "seq", "time", "prev", "durable", "node", "boot", "caller", "src", "agent", "request"];
 
 impl Record {
@@ -104,24 +114,26 @@ impl Record {
             agent: self.asked.agent.as_deref(),
             request: self.asked.request.as_deref(),
         };
-        let (head, event) = (members_of(&head), members_of(&self.event));
-        json::canonical_object(head.iter().chain(&event).filter(|(_, value)| !value.is_null()))
+        json::canonical_record(&Members { head, event: &self.event })
     }
 
     /// Reads a line. The bytes are the truth: whatever is not in the one canonical form is refused.
     pub fn parse(line: &[u8]) -> Result<Self, RecordError> {
-        json::check_record(line)?;
-        let bad = |error: serde_json::Error| RecordError::Members(error.to_string());
-        let mut members: Map<String, Value> = serde_json::from_slice(line).map_err(bad)?;
+        let bad = |error: serde::de::value::Error| RecordError::Members(error.to_string());
+        let members = json::members(line)?;
         if let Some((name, _)) = members.iter().find(|(_, value)| value.is_null()) {
             return Err(RecordError::Members(format!("member {name:?} is null; what is absent is left out")));
         }
-        let head_members = HEAD_MEMBERS.into_iter().filter_map(|name| members.remove_entry(name)).collect();
-        let head: Head<String> = serde_json::from_value(Value::Object(head_members)).map_err(bad)?;
+        let of_head = |(name, _): &(&str, Raw<'_>)| HEAD_MEMBERS.contains(name);
+        let head = json::Members::new(members.iter().copied().filter(of_head));
+        let head = Head::<String>::deserialize(head).map_err(bad)?;
         if head.v != FORMAT_VERSION {
             return Err(RecordError::Members(format!("format version {}; this program reads {FORMAT_VERSION}", head.v)));
         }
-        let event: Event = serde_json::from_value(Value::Object(members)).map_err(bad)?;
+        let name = members.iter().find(|(name, _)| *name == "event").map(|(_, name)| <Cow<'_, str>>::deserialize(*name));
+        let name = name.unwrap_or_else(|| Err(serde::de::Error::missing_field("event"))).map_err(bad)?;
+        let others = members.iter().copied().filter(|member| member.0 != "event" && !of_head(member));
+        let event = Event::read(&name, json::Members::new(others)).map_err(bad)?;
         if !event.belongs_to(head.log) {
             return Err(RecordError::WrongLog { event: event.name(), log: head.log });
         }
@@ -131,10 +143,5 @@ impl Record {
     }
 }
 
-fn members_of(value: &impl Serialize) -> Map<String, Value> {
-    match serde_json::to_value(value) {
-        Ok(Value::Object(members)) => members,
-        // Only a type that is no struct could come here, and none is passed.
-        _ => Map::new(),
-    }
-}
+#[cfg(test)]
+mod tests;
