@@ -14,7 +14,7 @@ mod scan;
 pub use canonical::{NotCanonical, canonical, canonical_record};
 pub(crate) use read::{Members, Raw};
 pub use record::check_record;
-pub(crate) use record::members;
+pub(crate) use record::{members, plain_prefix};
 pub use request::check_request;
 
 /// How deep arrays and objects may nest. A token's claims need less than ten; the limit bounds the recursion of every reader.

@@ -1,9 +1,11 @@
 //! The Merkle tree of a log: RFC 9162 section 2.1 (the tree of RFC 6962), as C2SP tlog-tiles and tlog-checkpoint use it.
 //!
-//! In scope: hashes of leaves and nodes, the right edge of a growing tree, and (in `proofs`) inclusion and consistency proofs.
+//! In scope: hashes of leaves and nodes, the right edge of a growing tree, (in `proofs`) inclusion and consistency proofs, and (in `segment`)
+//! the hashes of a whole segment.
 //! Out of scope: what a leaf says, who signed a root (`note`, `checkpoint`), and where hashes are stored.
 
 mod proofs;
+mod segment;
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +15,7 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 pub use proofs::{MAX_PROOF, ProofError, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
+pub use segment::SegmentHasher;
 
 /// A SHA-256 value. As text, and in JSON, it is 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,6 +2,8 @@
 //!
 //! In scope: bytes to record and back. Out of scope: the chain (`prev` is carried, not checked), the file, and whether the event is legal.
 
+mod sign;
+
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
@@ -119,6 +121,10 @@ impl Record {
 
     /// Reads a line. The bytes are the truth: whatever is not in the one canonical form is refused.
     pub fn parse(line: &[u8]) -> Result<Self, RecordError> {
+        str::from_utf8(line).ok().and_then(sign::read).map_or_else(|| Self::parse_any(line), Ok)
+    }
+
+    fn parse_any(line: &[u8]) -> Result<Self, RecordError> {
         let bad = |error: serde::de::value::Error| RecordError::Members(error.to_string());
         let members = json::members(line)?;
         if let Some((name, _)) = members.iter().find(|(_, value)| value.is_null()) {

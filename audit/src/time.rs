@@ -81,7 +81,17 @@ fn date(days: i64) -> (i64, i64, i64) {
     (era * 400 + year + later, month, day)
 }
 
-/// The reverse of [`date`]. A day that no calendar has gives the days of another one.
+/// The days of a month.
+fn length_of(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// The reverse of [`date`].
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
@@ -110,11 +120,22 @@ impl Timestamp {
         text
     }
 
-    /// The time of a text whose digits stand where they should; what stands between them is not looked at.
-    fn read(text: &[u8; LENGTH]) -> Self {
-        let number = |at: std::ops::Range<usize>| text[at].iter().fold(0, |number, digit| number * 10 + i64::from(*digit & 15));
-        let time = number(11..13) * 3_600_000 + number(14..16) * 60_000 + number(17..19) * 1_000 + number(20..23);
-        Self::from_millis(days(number(0..4), number(5..7), number(8..10)) * DAY_MILLIS + time)
+    /// The one way to read the one spelling; `None` for any other text.
+    fn read(text: &[u8; LENGTH]) -> Option<Self> {
+        let mut digits = true;
+        let mut number = |at: std::ops::Range<usize>| {
+            text[at].iter().fold(0, |number, byte| {
+                digits &= byte.is_ascii_digit();
+                number * 10 + i64::from(*byte & 15)
+            })
+        };
+        let (year, month, day) = (number(0..4), number(5..7), number(8..10));
+        let (hour, minute, second, milli) = (number(11..13), number(14..16), number(17..19), number(20..23));
+        let between = [text[4], text[7], text[10], text[13], text[16], text[19], text[23]];
+        let is_date = (1970..).contains(&year) && (1..=12).contains(&month) && (1..=length_of(year, month)).contains(&day);
+        let is_time = hour < 24 && minute < 60 && second < 60;
+        let time = days(year, month, day) * DAY_MILLIS + hour * 3_600_000 + minute * 60_000 + second * 1_000 + milli;
+        (digits && between == *b"--T::.Z" && is_date && is_time).then_some(Self(time))
     }
 }
 
@@ -133,10 +154,8 @@ impl FromStr for Timestamp {
     type Err = BadTimestamp;
 
     fn from_str(text: &str) -> Result<Self, BadTimestamp> {
-        let bytes: Option<&[u8; LENGTH]> = text.as_bytes().try_into().ok();
-        // One time has one spelling: what does not print back to the same characters is refused.
-        let time = bytes.map(|bytes| (Self::read(bytes), bytes)).filter(|(time, bytes)| time.spelling() == **bytes);
-        time.map(|(time, _)| time).ok_or_else(|| BadTimestamp(text.to_owned()))
+        let time = text.as_bytes().try_into().ok().and_then(Self::read);
+        time.ok_or_else(|| BadTimestamp(text.to_owned()))
     }
 }
 

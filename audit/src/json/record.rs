@@ -166,7 +166,7 @@ fn string(cursor: &mut Cursor<'_>) -> Result<(), JsonDefect> {
 }
 
 /// How many bytes from the start are ASCII that stands for itself. Eight at a time: most of a record is string contents.
-pub(super) fn plain_prefix(bytes: &[u8]) -> usize {
+pub(crate) fn plain_prefix(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = ONES << 7;
     let mut count = 0;

@@ -9,11 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use sha2::{Digest as _, Sha256};
-
 use crate::event::{Event, LogCreated, LogKind, LogSegment};
 use crate::line::{LineError, LineErrorKind, Lines, genesis_prev};
-use crate::merkle::{Frontier, Hash, leaf_hash};
+use crate::merkle::{Frontier, Hash, SegmentHasher, leaf_hash};
 use crate::record::Record;
 use crate::time::Timestamp;
 
@@ -96,7 +94,8 @@ impl Scan {
         let mut before = None;
         for (index, segment) in files.segments.iter().enumerate() {
             scan.segment = index;
-            let place = Place { first: index == 0, before: before.take(), named: number_in(&segment.name) };
+            let followed = index + 1 < files.segments.len();
+            let place = Place { first: index == 0, followed, before: before.take(), named: number_in(&segment.name) };
             before = scan.read_segment(segment, place, visit, findings)?;
         }
         Ok(scan)
@@ -159,22 +158,21 @@ impl Scan {
         findings: &mut Findings,
     ) -> io::Result<Option<Sealed>> {
         let mut lines = Lines::new((segment.open)()?);
-        let mut sealed = Some((0, Sha256::new()));
+        // The seal of a segment is in the one that follows it.
+        let mut sealed = place.followed.then(SegmentHasher::default);
         let mut place = Some(place);
+        // One location for all lines of the file: its name is not copied for each.
+        let mut at = Location { file: segment.name.clone(), line: 0, seq: 0, offset: 0 };
         while let Some(line) = lines.next() {
             match line {
                 Ok(line) => {
-                    let at = Location { file: segment.name.clone(), line: line.number, seq: self.due, offset: line.offset };
-                    if let Some((bytes, sha256)) = &mut sealed {
-                        *bytes = line.offset + line.bytes.len() as u64 + 1;
-                        sha256.update(line.bytes);
-                        sha256.update(b"\n");
-                    }
-                    self.line(line.bytes, &at, place.take(), visit, findings);
+                    (at.line, at.seq, at.offset) = (line.number, self.due, line.offset);
+                    let leaf = sealed.as_mut().map_or_else(|| leaf_hash(line.bytes), |sealed| sealed.line(line.bytes));
+                    self.line((line.bytes, leaf), &at, place.take(), visit, findings);
                 }
                 Err(LineError { kind: LineErrorKind::Io(error), .. }) => return Err(error),
                 Err(LineError { number, offset, kind }) => {
-                    let at = Location { file: segment.name.clone(), line: number, seq: self.due, offset };
+                    (at.line, at.seq, at.offset) = (number, self.due, offset);
                     // What follows cannot be hashed with what the line held, so the seal of this segment cannot be compared.
                     sealed = None;
                     place = None;
@@ -182,11 +180,10 @@ impl Scan {
                 }
             }
         }
-        Ok(sealed.map(|(bytes, sha256)| Sealed { bytes, sha256: Hash::from_bytes(sha256.finalize().into()) }))
+        Ok(sealed.map(SegmentHasher::finish).map(|(bytes, sha256)| Sealed { bytes, sha256 }))
     }
 
-    fn line(&mut self, bytes: &[u8], at: &Location, place: Option<Place>, visit: &mut dyn Visit, findings: &mut Findings) {
-        let leaf = leaf_hash(bytes);
+    fn line(&mut self, (bytes, leaf): (&[u8], Hash), at: &Location, place: Option<Place>, visit: &mut dyn Visit, findings: &mut Findings) {
         visit.line(leaf);
         match Record::parse(bytes) {
             Ok(record) => {
@@ -296,6 +293,7 @@ impl Scan {
 /// Where a segment stands among the others.
 struct Place {
     first: bool,
+    followed: bool,
     /// The segment before, if its bytes could be hashed.
     before: Option<Sealed>,
     /// The number in the file's name, if it has one.
