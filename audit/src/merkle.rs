@@ -52,11 +52,10 @@ impl Hash {
 impl Hash {
     /// The 64 digits, all of them ASCII.
     fn digits(self) -> [u8; 64] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |value: u8| value + if value < 10 { b'0' } else { b'a' - 10 };
         let mut text = [0; 64];
         for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+            (pair[0], pair[1]) = (digit(byte >> 4), digit(byte & 15));
         }
         text
     }
@@ -86,31 +85,30 @@ impl FromStr for Hash {
     fn from_str(text: &str) -> Result<Self, BadHash> {
         let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| BadHash)?;
         let mut bytes = [0; 32];
-        // Every digit is looked up, and none is judged before the end: the loop has no branch.
-        let mut seen = 0;
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
-            *byte = high << 4 | low & 15;
-            seen |= high | low;
+        let mut differs = 0;
+        for (bytes, digits) in bytes.as_chunks_mut().0.iter_mut().zip(digits.as_chunks().0) {
+            let (value, difference) = four_bytes(*digits);
+            *bytes = value;
+            differs |= difference;
         }
-        if seen == NO_NIBBLE { Err(BadHash) } else { Ok(Self(bytes)) }
+        if differs == 0 { Ok(Self(bytes)) } else { Err(BadHash) }
     }
 }
 
-/// What stands in [`NIBBLES`] for anything but a digit; with any number of digits in it, it is still itself.
-const NO_NIBBLE: u8 = 0xff;
-
-/// The value of each lower-case hexadecimal digit. Upper case is refused: a hash has one spelling, so that equal text and equal value are
-/// the same thing.
-const NIBBLES: [u8; 256] = {
-    let mut values = [NO_NIBBLE; 256];
-    let mut value = 0;
-    while value < 16 {
-        values[b"0123456789abcdef"[value as usize] as usize] = value;
-        value += 1;
-    }
-    values
-};
+/// Four bytes from eight digits, all at once, and how the digits differ from the one spelling of those bytes: not at all, or they are none.
+/// Upper-case digits are refused: a hash has one spelling, so that equal text and equal value are the same thing.
+fn four_bytes(digits: [u8; 8]) -> ([u8; 4], u64) {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let text = u64::from_be_bytes(digits);
+    // Letters have a bit that digits have not, and `a` ends in 1. No sum below is larger than its byte.
+    let values = (text & (0x0f * EACH)) + 9 * ((text >> 6) & EACH);
+    let above_nine = ((values + 6 * EACH) >> 4) & EACH;
+    let spelled = values + u64::from(b'0') * EACH + u64::from(b'a' - b'9' - 1) * above_nine;
+    let pairs = (values | (values >> 4)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs | (pairs >> 8)) & 0x0000_ffff_0000_ffff;
+    let [_, _, a, b, _, _, c, d] = fours.to_be_bytes();
+    ([a, b, c, d], (spelled ^ text) | (values & (0xf0 * EACH)))
+}
 
 impl Serialize for Hash {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -146,10 +144,10 @@ pub fn leaf_hash(line: &[u8]) -> Hash {
 
 /// The hash of an inner node: `SHA-256(0x01 || left || right)`.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut block = [0x01; 65];
-    block[1..33].copy_from_slice(&left.0);
-    block[33..].copy_from_slice(&right.0);
-    Hash::digest(&block)
+    let mut text = [0x01; 65];
+    text[1..33].copy_from_slice(&left.0);
+    text[33..].copy_from_slice(&right.0);
+    Hash::digest(&text)
 }
 
 /// The right edge of a growing tree: the roots of its largest complete subtrees, from the left. At most 64 hashes for any size,

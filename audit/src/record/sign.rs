@@ -1,8 +1,9 @@
-//! The short way to read the record of a signature, which most lines of a use log are: its members in order, from the first byte to the last.
+//! The short way to read the record of a signature, which most lines of a use log are: its members in order, from the first byte to the
+//! last, into the room of another such record.
 //!
 //! In scope: a `sign` record whose strings need no escape and are ASCII. Out of scope: everything else, saying what is wrong included: the
-//! answer is then `None`, and [`super::Record::parse`] takes the long way. What the short way takes, the long way takes for the same; the
-//! tests of `record` hold them against each other.
+//! answer is then `None`, and [`super::Reader`] takes the long way. What the short way takes, the long way takes for the same; the tests
+//! of `record` hold them against each other.
 
 use super::{Asked, Record};
 use crate::event::{Event, LogKind, Sign};
@@ -10,43 +11,43 @@ use crate::json::{MAX_INTEGER, plain_prefix};
 use crate::merkle::Hash;
 use crate::time::Timestamp;
 
-/// Reads a line; `None` says nothing about it.
-pub(super) fn read(line: &str) -> Option<Record> {
+/// Reads a line into `record`, which must be one of a signature. After `None`, which says nothing about the line, `record` is to be thrown
+/// away.
+pub(super) fn read(line: &str, record: &mut Record) -> Option<()> {
+    let Record { log, seq, time, prev, durable, node, boot, asked, event: Event::Sign(sign) } = record else { return None };
+    let Asked { caller, src, agent, request } = asked;
+    let Sign { keyring, kid, alg, input, typ, jti, subject, iat, exp, size, policy, backend_request } = sign;
     let mut rest = Rest(line.strip_prefix('{')?);
-    let agent = rest.optional(r#""agent":""#, Rest::text)?;
-    let alg = rest.member(r#""alg":""#, Rest::text)?.parse().ok()?;
-    let backend_request = rest.optional(r#""backend_request":""#, Rest::text)?;
-    let boot = rest.member(r#""boot":""#, Rest::text)?;
-    let caller = rest.optional(r#""caller":""#, Rest::text)?;
-    let durable = rest.member(r#""durable":"#, Rest::number)?;
-    rest.skip(r#""event":"sign","exp":"#)?;
-    let exp = rest.number()?;
-    let iat = rest.optional(r#""iat":"#, Rest::number)?;
-    let input = rest.member(r#""input":""#, Rest::hash)?;
-    let jti = rest.optional(r#""jti":""#, Rest::hash)?;
-    let keyring = rest.member(r#""keyring":""#, Rest::text)?;
-    let kid = rest.member(r#""kid":""#, Rest::text)?;
-    rest.skip(r#""log":"uses","node":""#)?;
-    let node = rest.text()?;
-    let policy = rest.member(r#""policy":["#, Rest::texts)?;
-    let prev = rest.member(r#""prev":""#, Rest::hash)?;
-    let request = rest.optional(r#""request":""#, Rest::text)?;
-    let seq = rest.member(r#""seq":"#, Rest::number)?;
-    let size = rest.member(r#""size":"#, Rest::number)?;
-    let src = rest.optional(r#""src":""#, Rest::text)?;
-    let subject = rest.optional(r#""subject":""#, Rest::text)?;
-    let time = rest.member(r#""time":""#, Rest::time)?;
-    let typ = rest.optional(r#""typ":""#, Rest::text)?;
-    if rest.0 != r#""v":1}"# {
-        return None;
-    }
-    let (exp, iat) = (exp.cast_signed(), iat.map(u64::cast_signed));
-    let event = Event::Sign(Sign { keyring, kid, alg, input, typ, jti, subject, iat, exp, size, policy, backend_request });
-    let asked = Asked { caller, src, agent, request };
-    Some(Record { log: LogKind::Uses, seq, time, prev, durable, node, boot, asked, event })
+    rest.optional_text(r#""agent":""#, agent)?;
+    rest.skip(r#""alg":""#)?;
+    *alg = rest.plain()?.parse().ok()?;
+    rest.skip("\",")?;
+    rest.optional_text(r#""backend_request":""#, backend_request)?;
+    rest.text(r#""boot":""#, boot)?;
+    rest.optional_text(r#""caller":""#, caller)?;
+    *durable = rest.number(r#""durable":"#)?;
+    *exp = rest.number(r#""event":"sign","exp":"#)?.cast_signed();
+    *iat = rest.optional(r#""iat":"#, Rest::number)?.map(u64::cast_signed);
+    *input = rest.hash(r#""input":""#)?;
+    *jti = rest.optional(r#""jti":""#, Rest::hash)?;
+    rest.text(r#""keyring":""#, keyring)?;
+    rest.text(r#""kid":""#, kid)?;
+    *log = LogKind::Uses;
+    rest.text(r#""log":"uses","node":""#, node)?;
+    rest.texts(r#""policy":["#, policy)?;
+    *prev = rest.hash(r#""prev":""#)?;
+    rest.optional_text(r#""request":""#, request)?;
+    *seq = rest.number(r#""seq":"#)?;
+    *size = rest.number(r#""size":"#)?;
+    rest.optional_text(r#""src":""#, src)?;
+    rest.optional_text(r#""subject":""#, subject)?;
+    *time = rest.time(r#""time":""#)?;
+    rest.optional_text(r#""typ":""#, typ)?;
+    (rest.0 == r#""v":1}"#).then_some(())
 }
 
-/// What of the line is not read yet. Each value is taken with what follows it.
+/// What of the line is not read yet. Each method takes a member from the start of its name, which it is told up to where the value varies,
+/// to the comma that follows it.
 struct Rest<'a>(&'a str);
 
 impl<'a> Rest<'a> {
@@ -54,22 +55,6 @@ impl<'a> Rest<'a> {
     fn skip(&mut self, text: &str) -> Option<()> {
         self.0 = self.0.strip_prefix(text)?;
         Some(())
-    }
-
-    #[inline]
-    fn member<T>(&mut self, begin: &str, value: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
-        self.skip(begin)?;
-        value(self)
-    }
-
-    /// A member that may be left out.
-    #[expect(
-        clippy::option_option,
-        reason = "the outer one says whether this is a line of the kind, the inner one whether the member is there"
-    )]
-    #[inline]
-    fn optional<T>(&mut self, begin: &str, value: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
-        if self.0.starts_with(begin) { self.member(begin, value).map(Some) } else { Some(None) }
     }
 
     /// The first `length` bytes.
@@ -80,51 +65,84 @@ impl<'a> Rest<'a> {
         Some(taken)
     }
 
+    /// What is left of a string, up to its closing quote.
     #[inline]
     fn plain(&mut self) -> Option<&'a str> {
         self.take(plain_prefix(self.0.as_bytes()))
     }
 
-    fn text(&mut self) -> Option<String> {
-        let text = self.plain()?;
-        self.skip("\",")?;
-        Some(text.to_owned())
+    #[inline]
+    fn text(&mut self, begin: &str, into: &mut String) -> Option<()> {
+        self.skip(begin)?;
+        into.clear();
+        into.push_str(self.plain()?);
+        self.skip("\",")
     }
 
-    /// Strings up to the end of their array, of which the bracket is behind us.
-    fn texts(&mut self) -> Option<Vec<String>> {
-        let mut texts = Vec::new();
-        while !self.0.starts_with(']') {
-            self.skip(if texts.is_empty() { "\"" } else { ",\"" })?;
-            texts.push(self.plain()?.to_owned());
-            self.skip("\"")?;
+    #[inline]
+    fn optional_text(&mut self, begin: &str, into: &mut Option<String>) -> Option<()> {
+        if self.0.starts_with(begin) {
+            return self.text(begin, into.get_or_insert_default());
         }
-        self.skip("],")?;
-        Some(texts)
+        *into = None;
+        Some(())
+    }
+
+    /// A member that may be left out.
+    #[inline]
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one says whether the line is one of the kind, the inner one whether it has the member"
+    )]
+    fn optional<T>(&mut self, begin: &str, member: impl FnOnce(&mut Self, &str) -> Option<T>) -> Option<Option<T>> {
+        if self.0.starts_with(begin) { member(self, begin).map(Some) } else { Some(None) }
+    }
+
+    /// An array of strings.
+    fn texts(&mut self, begin: &str, into: &mut Vec<String>) -> Option<()> {
+        self.skip(begin)?;
+        let mut count = 0;
+        while !self.0.starts_with(']') {
+            self.skip(if count == 0 { "\"" } else { ",\"" })?;
+            if count == into.len() {
+                into.push(String::new());
+            }
+            into[count].clear();
+            into[count].push_str(self.plain()?);
+            self.skip("\"")?;
+            count += 1;
+        }
+        into.truncate(count);
+        self.skip("],")
     }
 
     /// An integer that is not negative.
-    fn number(&mut self) -> Option<u64> {
-        let bytes = self.0.as_bytes();
+    #[inline]
+    fn number(&mut self, begin: &str) -> Option<u64> {
+        self.skip(begin)?;
         let (mut number, mut length) = (0, 0);
         // Sixteen digits hold every integer that fits, and none of them is too large for 64 bits.
-        while length < 16 && bytes.get(length).is_some_and(u8::is_ascii_digit) {
-            number = number * 10 + u64::from(bytes[length] - b'0');
+        for digit in self.0.bytes().take(16).take_while(u8::is_ascii_digit) {
+            number = number * 10 + u64::from(digit - b'0');
             length += 1;
         }
-        let leading_zero = length > 1 && bytes[0] == b'0';
-        self.take(length)?;
+        let digits = self.take(length)?;
+        let one_spelling = !digits.is_empty() && (length == 1 || !digits.starts_with('0'));
         self.skip(",")?;
-        (length > 0 && !leading_zero && number <= MAX_INTEGER).then_some(number)
+        (one_spelling && number <= MAX_INTEGER).then_some(number)
     }
 
-    fn hash(&mut self) -> Option<Hash> {
+    #[inline]
+    fn hash(&mut self, begin: &str) -> Option<Hash> {
+        self.skip(begin)?;
         let hash = self.take(64)?.parse().ok()?;
         self.skip("\",")?;
         Some(hash)
     }
 
-    fn time(&mut self) -> Option<Timestamp> {
+    #[inline]
+    fn time(&mut self, begin: &str) -> Option<Timestamp> {
+        self.skip(begin)?;
         let time = self.take(24)?.parse().ok()?;
         self.skip("\",")?;
         Some(time)

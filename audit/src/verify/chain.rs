@@ -12,7 +12,7 @@ use std::io;
 use crate::event::{Event, LogCreated, LogKind, LogSegment};
 use crate::line::{LineError, LineErrorKind, Lines, genesis_prev};
 use crate::merkle::{Frontier, Hash, SegmentHasher, leaf_hash};
-use crate::record::Record;
+use crate::record::{Reader, Record, RecordError};
 use crate::time::Timestamp;
 
 use super::finding::{Finding, Findings, Location, MOST_FINDINGS, Verdict};
@@ -161,6 +161,7 @@ impl Scan {
         // The seal of a segment is in the one that follows it.
         let mut sealed = place.followed.then(SegmentHasher::default);
         let mut place = Some(place);
+        let mut reader = Reader::default();
         // One location for all lines of the file: its name is not copied for each.
         let mut at = Location { file: segment.name.clone(), line: 0, seq: 0, offset: 0 };
         while let Some(line) = lines.next() {
@@ -168,7 +169,7 @@ impl Scan {
                 Ok(line) => {
                     (at.line, at.seq, at.offset) = (line.number, self.due, line.offset);
                     let leaf = sealed.as_mut().map_or_else(|| leaf_hash(line.bytes), |sealed| sealed.line(line.bytes));
-                    self.line((line.bytes, leaf), &at, place.take(), visit, findings);
+                    self.line((leaf, reader.read(line.text)), &at, place.take(), visit, findings);
                 }
                 Err(LineError { kind: LineErrorKind::Io(error), .. }) => return Err(error),
                 Err(LineError { number, offset, kind }) => {
@@ -183,15 +184,22 @@ impl Scan {
         Ok(sealed.map(SegmentHasher::finish).map(|(bytes, sha256)| Sealed { bytes, sha256 }))
     }
 
-    fn line(&mut self, (bytes, leaf): (&[u8], Hash), at: &Location, place: Option<Place>, visit: &mut dyn Visit, findings: &mut Findings) {
+    fn line(
+        &mut self,
+        (leaf, record): (Hash, Result<&Record, RecordError>),
+        at: &Location,
+        place: Option<Place>,
+        visit: &mut dyn Visit,
+        findings: &mut Findings,
+    ) {
         visit.line(leaf);
-        match Record::parse(bytes) {
+        match record {
             Ok(record) => {
-                self.check(&record, at, place, findings);
+                self.check(record, at, place, findings);
                 self.watermark = self.watermark.max(record.durable);
                 self.due = record.seq.saturating_add(1);
                 self.time = self.time.max(Some(record.time));
-                visit.record(&record, at, findings);
+                visit.record(record, at, findings);
             }
             Err(error) => {
                 self.keep_unreadable(Finding::new(Verdict::Tampered, format!("the line is no record: {error}")).at(at));
