@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Serialize, Serializer};
+use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 
 pub use proofs::{MAX_PROOF, ProofError, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
@@ -144,10 +145,17 @@ pub fn leaf_hash(line: &[u8]) -> Hash {
 
 /// The hash of an inner node: `SHA-256(0x01 || left || right)`.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut text = [0x01; 65];
+    // Two blocks of SHA-256, of which the second holds one byte, the padding and the length in bits (FIPS 180-4 section 5.1.1).
+    let mut blocks = [[0; 64]; 2];
+    let text = blocks.as_flattened_mut();
+    text[0] = 0x01;
     text[1..33].copy_from_slice(&left.0);
-    text[33..].copy_from_slice(&right.0);
-    Hash::digest(&text)
+    text[33..65].copy_from_slice(&right.0);
+    text[65] = 0x80;
+    text[126..].copy_from_slice(&(65_u16 * 8).to_be_bytes());
+    let mut state = segment::INITIAL;
+    compress256(&mut state, &blocks);
+    segment::hash(state)
 }
 
 /// The right edge of a growing tree: the roots of its largest complete subtrees, from the left. At most 64 hashes for any size,

@@ -10,7 +10,8 @@ use super::Hash;
 
 const BLOCK: usize = 64;
 /// FIPS 180-4 section 5.3.3.
-const INITIAL: [u32; 8] = [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+pub(super) const INITIAL: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// Hashes a segment line by line.
 #[derive(Clone, Debug)]
@@ -73,7 +74,8 @@ fn pad(text: &mut Vec<u8>, bytes: u64) {
     text.extend_from_slice(&(bytes * 8).to_be_bytes());
 }
 
-fn hash(state: [u32; 8]) -> Hash {
+/// The value that a state stands for once everything was taken.
+pub(super) fn hash(state: [u32; 8]) -> Hash {
     let mut bytes = [0; 32];
     for (bytes, word) in bytes.chunks_exact_mut(4).zip(state) {
         bytes.copy_from_slice(&word.to_be_bytes());

@@ -6,6 +6,7 @@
 //! of `record` hold them against each other.
 
 use super::{Asked, Record};
+use crate::algorithm::Algorithm;
 use crate::event::{Event, LogKind, Sign};
 use crate::json::{MAX_INTEGER, plain_prefix};
 use crate::merkle::Hash;
@@ -19,35 +20,33 @@ pub(super) fn read(line: &str, record: &mut Record) -> Option<()> {
     let Sign { keyring, kid, alg, input, typ, jti, subject, iat, exp, size, policy, backend_request } = sign;
     let mut rest = Rest(line.strip_prefix('{')?);
     rest.optional_text(r#""agent":""#, agent)?;
-    rest.skip(r#""alg":""#)?;
-    *alg = rest.plain()?.parse().ok()?;
-    rest.skip("\",")?;
+    *alg = rest.member(r#""alg":""#, Rest::algorithm)?;
     rest.optional_text(r#""backend_request":""#, backend_request)?;
     rest.text(r#""boot":""#, boot)?;
     rest.optional_text(r#""caller":""#, caller)?;
-    *durable = rest.number(r#""durable":"#)?;
-    *exp = rest.number(r#""event":"sign","exp":"#)?.cast_signed();
+    *durable = rest.member(r#""durable":"#, Rest::number)?;
+    *exp = rest.member(r#""event":"sign","exp":"#, Rest::number)?.cast_signed();
     *iat = rest.optional(r#""iat":"#, Rest::number)?.map(u64::cast_signed);
-    *input = rest.hash(r#""input":""#)?;
+    *input = rest.member(r#""input":""#, Rest::hash)?;
     *jti = rest.optional(r#""jti":""#, Rest::hash)?;
     rest.text(r#""keyring":""#, keyring)?;
     rest.text(r#""kid":""#, kid)?;
     *log = LogKind::Uses;
     rest.text(r#""log":"uses","node":""#, node)?;
     rest.texts(r#""policy":["#, policy)?;
-    *prev = rest.hash(r#""prev":""#)?;
+    *prev = rest.member(r#""prev":""#, Rest::hash)?;
     rest.optional_text(r#""request":""#, request)?;
-    *seq = rest.number(r#""seq":"#)?;
-    *size = rest.number(r#""size":"#)?;
+    *seq = rest.member(r#""seq":"#, Rest::number)?;
+    *size = rest.member(r#""size":"#, Rest::number)?;
     rest.optional_text(r#""src":""#, src)?;
     rest.optional_text(r#""subject":""#, subject)?;
-    *time = rest.time(r#""time":""#)?;
+    *time = rest.member(r#""time":""#, Rest::time)?;
     rest.optional_text(r#""typ":""#, typ)?;
     (rest.0 == r#""v":1}"#).then_some(())
 }
 
 /// What of the line is not read yet. Each method takes a member from the start of its name, which it is told up to where the value varies,
-/// to the comma that follows it.
+/// to the comma that follows it. Those that compare the name are small, to be compiled into [`read`], where it is a constant.
 struct Rest<'a>(&'a str);
 
 impl<'a> Rest<'a> {
@@ -65,18 +64,11 @@ impl<'a> Rest<'a> {
         Some(taken)
     }
 
-    /// What is left of a string, up to its closing quote.
-    #[inline]
-    fn plain(&mut self) -> Option<&'a str> {
-        self.take(plain_prefix(self.0.as_bytes()))
-    }
-
     #[inline]
     fn text(&mut self, begin: &str, into: &mut String) -> Option<()> {
         self.skip(begin)?;
-        into.clear();
-        into.push_str(self.plain()?);
-        self.skip("\",")
+        self.rest_of_text(into)?;
+        self.skip(",")
     }
 
     #[inline]
@@ -88,14 +80,10 @@ impl<'a> Rest<'a> {
         Some(())
     }
 
-    /// A member that may be left out.
-    #[inline]
-    #[expect(
-        clippy::option_option,
-        reason = "the outer one says whether the line is one of the kind, the inner one whether it has the member"
-    )]
-    fn optional<T>(&mut self, begin: &str, member: impl FnOnce(&mut Self, &str) -> Option<T>) -> Option<Option<T>> {
-        if self.0.starts_with(begin) { member(self, begin).map(Some) } else { Some(None) }
+    fn rest_of_text(&mut self, into: &mut String) -> Option<()> {
+        into.clear();
+        into.push_str(self.take(plain_prefix(self.0.as_bytes()))?);
+        self.skip("\"")
     }
 
     /// An array of strings.
@@ -107,19 +95,31 @@ impl<'a> Rest<'a> {
             if count == into.len() {
                 into.push(String::new());
             }
-            into[count].clear();
-            into[count].push_str(self.plain()?);
-            self.skip("\"")?;
+            self.rest_of_text(&mut into[count])?;
             count += 1;
         }
         into.truncate(count);
         self.skip("],")
     }
 
-    /// An integer that is not negative.
+    /// A member that may be left out.
     #[inline]
-    fn number(&mut self, begin: &str) -> Option<u64> {
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one says whether the line is one of the kind, the inner one whether it has the member"
+    )]
+    fn optional<T>(&mut self, begin: &str, value: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        if self.0.starts_with(begin) { self.member(begin, value).map(Some) } else { Some(None) }
+    }
+
+    #[inline]
+    fn member<T>(&mut self, begin: &str, value: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
         self.skip(begin)?;
+        value(self)
+    }
+
+    /// An integer that is not negative, and a comma.
+    fn number(&mut self) -> Option<u64> {
         let (mut number, mut length) = (0, 0);
         // Sixteen digits hold every integer that fits, and none of them is too large for 64 bits.
         for digit in self.0.bytes().take(16).take_while(u8::is_ascii_digit) {
@@ -132,19 +132,24 @@ impl<'a> Rest<'a> {
         (one_spelling && number <= MAX_INTEGER).then_some(number)
     }
 
-    #[inline]
-    fn hash(&mut self, begin: &str) -> Option<Hash> {
-        self.skip(begin)?;
+    /// A hash, a quote and a comma.
+    fn hash(&mut self) -> Option<Hash> {
         let hash = self.take(64)?.parse().ok()?;
         self.skip("\",")?;
         Some(hash)
     }
 
-    #[inline]
-    fn time(&mut self, begin: &str) -> Option<Timestamp> {
-        self.skip(begin)?;
+    /// A time, a quote and a comma.
+    fn time(&mut self) -> Option<Timestamp> {
         let time = self.take(24)?.parse().ok()?;
         self.skip("\",")?;
         Some(time)
+    }
+
+    /// An algorithm, a quote and a comma.
+    fn algorithm(&mut self) -> Option<Algorithm> {
+        let algorithm = self.take(plain_prefix(self.0.as_bytes()))?.parse().ok()?;
+        self.skip("\",")?;
+        Some(algorithm)
     }
 }

@@ -152,7 +152,9 @@ fn read(line: &[u8]) -> Option<Record> {
         let bare = sign_line("", "");
         for before in [None, Some(full), Some(bare)] {
             let mut reader = Reader::default();
-            before.iter().for_each(|before| assert!(reader.read(before).is_ok(), "{before}"));
+            if let Some(before) = before {
+                assert!(reader.read(&before).is_ok(), "{before}");
+            }
             assert_eq!(reader.read(line).ok(), record.as_ref(), "{line}");
         }
     }
