@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, LogHeartbeat, LogKind};
-use crate::json::{self, JsonDefect, NotCanonical, Raw};
+use crate::json::{self, JsonDefect, NotCanonical};
 use crate::merkle::Hash;
 use crate::time::Timestamp;
 
@@ -97,7 +97,10 @@ struct Members<'r> {
     event: &'r Event,
 }
 
-const HEAD_MEMBERS: [&str; 12] = ["v", "log", "seq", "time", "prev", "durable", "node", "boot", "caller", "src", "agent", "request"];
+/// Whether a member is one of [`Head`]'s.
+fn is_of_head(name: &str) -> bool {
+    matches!(name, "v" | "log" | "seq" | "time" | "prev" | "durable" | "node" | "boot" | "caller" | "src" | "agent" | "request")
+}
 
 impl Record {
     /// The line, without its LF. What is absent is left out, never `null`.
@@ -126,15 +129,15 @@ impl Record {
         if let Some((name, _)) = members.iter().find(|(_, value)| value.is_null()) {
             return Err(RecordError::Members(format!("member {name:?} is null; what is absent is left out")));
         }
-        let of_head = |(name, _): &(&str, Raw<'_>)| HEAD_MEMBERS.contains(name);
-        let head = json::Members::new(members.iter().copied().filter(of_head));
+        let (of_head, others): (Vec<_>, Vec<_>) = members.into_iter().partition(|(name, _)| is_of_head(name));
+        let head = json::Members::new(of_head.into_iter());
         let head = Head::<String>::deserialize(head).map_err(bad)?;
         if head.v != FORMAT_VERSION {
             return Err(RecordError::Members(format!("format version {}; this program reads {FORMAT_VERSION}", head.v)));
         }
-        let name = members.iter().find(|(name, _)| *name == "event").map(|(_, name)| <Cow<'_, str>>::deserialize(*name));
+        let name = others.iter().find(|(name, _)| *name == "event").map(|(_, name)| <Cow<'_, str>>::deserialize(*name));
         let name = name.unwrap_or_else(|| Err(serde::de::Error::missing_field("event"))).map_err(bad)?;
-        let others = members.iter().copied().filter(|member| member.0 != "event" && !of_head(member));
+        let others = others.into_iter().filter(|(name, _)| *name != "event");
         let event = Event::read(&name, json::Members::new(others)).map_err(bad)?;
         if !event.belongs_to(head.log) {
             return Err(RecordError::WrongLog { event: event.name(), log: head.log });

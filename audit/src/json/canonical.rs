@@ -84,9 +84,10 @@ struct Object<'w> {
     open: (usize, usize),
 }
 
-/// Where a member stands: its name without the quotes, and its end.
+/// Where a member stands, with its quotes and its comma, and the number by which it is sorted before its name is looked at.
 struct Member {
-    name: usize,
+    order: u64,
+    start: usize,
     name_end: usize,
     end: usize,
 }
@@ -142,24 +143,37 @@ impl Object<'_> {
             return Ok(());
         }
         self.out.push(b',');
-        self.members.push(Member { name: start + 1, name_end: name_end - 1, end: self.out.len() });
+        let order = order_of(&self.out[start + 1..name_end - 1]);
+        self.members.push(Member { order, start, name_end, end: self.out.len() });
         Ok(())
     }
 
     fn finish(self) {
         let Self { out, begin, mut members, .. } = self;
-        let name = |member: &Member| &out[member.name..member.name_end];
-        if !members.is_sorted_by(|a, b| name(a) <= name(b)) {
-            let start = |member: &Member| member.name - 1;
-            members.sort_unstable_by(|a, b| name(a).cmp(name(b)));
-            let sorted: Vec<u8> = members.iter().flat_map(|member| &out[start(member)..member.end]).copied().collect();
-            out.truncate(begin);
-            out.extend_from_slice(&sorted);
+        let order = |a: &Member, b: &Member| {
+            let name = |member: &Member| &out[member.start + 1..member.name_end - 1];
+            a.order.cmp(&b.order).then_with(|| name(a).cmp(name(b)))
+        };
+        if !members.is_sorted_by(|a, b| order(a, b).is_le()) {
+            members.sort_unstable_by(order);
+            let unsorted = out.split_off(begin);
+            out.reserve(unsorted.len());
+            for Member { start, end, .. } in &members {
+                out.extend_from_slice(&unsorted[start - begin..end - begin]);
+            }
         }
         // The comma behind the last member.
         out.pop_if(|byte| *byte == b',');
         out.push(b'}');
     }
+}
+
+/// The first eight bytes of a name as a number. Numbers that differ are in the order of their names, for no name holds a zero byte.
+fn order_of(name: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let length = name.len().min(8);
+    bytes[..length].copy_from_slice(&name[..length]);
+    u64::from_be_bytes(bytes)
 }
 
 fn write_string(text: &str, out: &mut Vec<u8>) -> Result<(), NotCanonical> {

@@ -19,7 +19,8 @@ fn long_way(line: &[u8]) -> Option<Record> {
     if members.values().any(Value::is_null) {
         return None;
     }
-    let head = HEAD_MEMBERS.into_iter().filter_map(|name| members.remove_entry(name)).collect();
+    let names = ["v", "log", "seq", "time", "prev", "durable", "node", "boot", "caller", "src", "agent", "request"];
+    let head = names.into_iter().filter_map(|name| members.remove_entry(name)).collect();
     let head: Head<String> = serde_json::from_value(Value::Object(head)).ok()?;
     let name = members.remove("event")?;
     let event = Event::read(name.as_str()?, Value::Object(members)).ok()?;
