@@ -12,7 +12,7 @@ mod request;
 mod scan;
 
 pub use canonical::{NotCanonical, canonical, canonical_record};
-pub(crate) use read::Members;
+pub(crate) use read::{Members, Raw};
 pub use record::check_record;
 pub(crate) use record::{members, plain_prefix};
 pub use request::check_request;

@@ -150,33 +150,33 @@ impl Record {
 
 /// Reads one record after the other, those of signatures into the room of the one before: for whoever reads millions.
 #[derive(Debug)]
-pub struct Reader(Record);
+pub struct Reader {
+    /// The last signature, or what is left of it, in whose room the next one is read. Before the first one, any other record.
+    sign: Record,
+    /// The last record of another kind.
+    other: Record,
+}
 
 impl Default for Reader {
     fn default() -> Self {
         let event = Event::LogHeartbeat(LogHeartbeat {});
         let (node, boot, asked) = (String::new(), String::new(), Asked::default());
-        Self(Record {
-            log: LogKind::Uses,
-            seq: 0,
-            time: Timestamp::default(),
-            prev: Hash::EMPTY_ROOT,
-            durable: 0,
-            node,
-            boot,
-            asked,
-            event,
-        })
+        let time = Timestamp::default();
+        let nothing = Record { log: LogKind::Uses, seq: 0, time, prev: Hash::EMPTY_ROOT, durable: 0, node, boot, asked, event };
+        Self { sign: nothing.clone(), other: nothing }
     }
 }
 
 impl Reader {
     /// What [`Record::parse`] would give for a line, without its LF.
     pub fn read(&mut self, line: &str) -> Result<&Record, RecordError> {
-        if sign::read(line, &mut self.0).is_none() {
-            self.0 = Record::parse(line.as_bytes())?;
+        if sign::read(line, &mut self.sign).is_some() {
+            return Ok(&self.sign);
         }
-        Ok(&self.0)
+        let record = Record::parse(line.as_bytes())?;
+        let place = if matches!(record.event, Event::Sign(_)) { &mut self.sign } else { &mut self.other };
+        *place = record;
+        Ok(place)
     }
 }
 

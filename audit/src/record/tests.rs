@@ -157,6 +157,9 @@ fn read(line: &[u8]) -> Option<Record> {
                 assert!(reader.read(&before).is_ok(), "{before}");
             }
             assert_eq!(reader.read(line).ok(), record.as_ref(), "{line}");
+            // Nor is anything left of this line in the next record.
+            let after = sign_line(r#","src":"t""#, r#""u""#);
+            assert_eq!(reader.read(&after).ok(), Record::parse(after.as_bytes()).ok().as_ref(), "after {line}");
         }
     }
     record
@@ -218,6 +221,67 @@ proptest! {
         mixed[first] = format!("\"{}\":{}", members[first].0, members[second].1.text());
         prop_assert_eq!(read(&written(&mixed)), long_way(&written(&mixed)));
     }
+}
+
+/// Every member of a signature's record with every value of another form, or of the same form that just does or does not fit.
+#[test]
+fn each_member_of_a_signature_with_each_value() {
+    let numbers = ["", "0", "-0", "-1", "00", "01", "7", "9007199254740991", "9007199254740992", "9999999999999999", "10000000000000000"];
+    let others = ["99999999999999999999999", "1.0", "1e3", "+1", "null", "true", "{}", "[", "[]", "[1]", "[,]", r#"["a",]"#, r#"["a""b"]"#];
+    let lists = [r#"["a"]"#, r#"["a","b"]"#, r#"["a", "b"]"#, r#"["\n"]"#, r#"["a","b","c"#, r#"[["a"]]"#];
+    let texts = [
+        "\"",
+        "\"\"",
+        "\"a",
+        "a\"",
+        "\"a\"b\"",
+        "\"\u{1}\"",
+        "\"\u{7f}\"",
+        "\"\u{e9}\"",
+        r#""\n""#,
+        r#""\"""#,
+        r#""\u0041""#,
+        r#""\u0001""#,
+    ];
+    let words = [r#""ES256""#, r#""ES257""#, r#""es256""#, r#""sign""#, r#""sign.denied""#, r#""uses""#, r#""keys""#];
+    let hash = |digit: &str, count: usize| format!("\"{}\"", digit.repeat(count));
+    let hashes = [
+        hash("a", 64),
+        hash("A", 64),
+        hash("g", 64),
+        hash("0", 63),
+        hash("0", 65),
+        hash("\u{e9}", 32),
+        hash(":", 64),
+        hash("/", 64),
+        hash("`", 64),
+    ];
+    let times = ["2026-02-28T23:59:59.999Z", "2026-02-29T00:00:00.000Z", "2026-01-31T12:00:00.000z", "2026-01-31T12:00:00Z"]
+        .map(|time| format!("\"{time}\""));
+    let values = numbers.iter().chain(&others).chain(&lists).chain(&texts).chain(&words).map(|text| (*text).to_owned());
+    let values: Vec<String> = values.chain(hashes).chain(times).collect();
+    let hash = "0".repeat(64);
+    let line = sign_line(r#","src":"s","subject":"s""#, r#""p","q""#);
+    let line =
+        line.replace(r#"{"alg":"ES256","boot":"b","#, r#"{"agent":"a","alg":"ES256","backend_request":"r","boot":"b","caller":"c","#);
+    let line = line.replace(r#""exp":1,"#, r#""exp":1,"iat":1,"#).replace(r#""keyring""#, &format!(r#""jti":"{hash}","keyring""#));
+    let line = line.replace(r#""seq""#, r#""request":"r","seq""#).replace(r#","v":1"#, r#","typ":"t","v":1"#);
+    let members = json::members(line.as_bytes()).unwrap();
+    assert_eq!(members.len(), 25, "{line}");
+    let mut taken = 0;
+    for (index, _) in members.iter().enumerate() {
+        for value in &values {
+            let text = |(at, (name, own)): (usize, &(&str, json::Raw<'_>))| {
+                let value = if at == index { value } else { own.text() };
+                format!("\"{name}\":{value}")
+            };
+            let changed = format!("{{{}}}", members.iter().enumerate().map(text).collect::<Vec<_>>().join(","));
+            let found = read(changed.as_bytes());
+            assert_eq!(found, long_way(changed.as_bytes()), "{changed}");
+            taken += usize::from(found.is_some());
+        }
+    }
+    assert!(taken > 200, "only {taken} of the lines were records");
 }
 
 #[test]
