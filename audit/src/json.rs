@@ -12,7 +12,9 @@ mod request;
 mod scan;
 
 pub use canonical::{NotCanonical, canonical, canonical_record};
-pub(crate) use read::{Members, Raw};
+pub(crate) use read::Members;
+#[cfg(test)]
+pub(crate) use read::Raw;
 pub use record::check_record;
 pub(crate) use record::{members, plain_prefix};
 pub use request::check_request;

@@ -295,6 +295,20 @@ mod tests {
     }
 
     #[test]
+    fn a_digit_is_lower_case_hexadecimal_and_nothing_else() {
+        for place in 0..64 {
+            for byte in 0..=u8::MAX {
+                let mut digits = [b'0'; 64];
+                digits[place] = byte;
+                let Ok(text) = str::from_utf8(&digits) else { continue };
+                let read = text.parse::<Hash>();
+                assert_eq!(read.is_ok(), matches!(byte, b'0'..=b'9' | b'a'..=b'f'), "{text}");
+                assert!(read.is_err() || read.map(|hash| hash.to_string()) == Ok(text.to_owned()), "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn parts_that_do_not_fit_are_refused() {
         let edge = vec![leaf_hash(b"a"), leaf_hash(b"b")];
         assert_eq!(Frontier::from_parts(4, edge.clone()), Err(BadFrontier { size: 4, expected: 1, found: 2 }));
