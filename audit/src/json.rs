@@ -1,17 +1,22 @@
 //! JSON with one reading: bytes on which two honest parsers could disagree are refused before any parser sees them.
 //!
-//! In scope: the rules for requests ([`check_request`]) and for log lines ([`check_record`]), and writing the canonical form
-//! ([`canonical`]). Out of scope: giving the bytes a meaning (serde does), and limits on their length (callers have them).
+//! In scope: the rules for requests ([`check_request`]) and for log lines ([`check_record`]), what serde reads from a checked line, and writing
+//! the canonical form ([`canonical`]). Out of scope: what members mean (their types say), and limits on length (callers have them).
 //!
 //! Nothing here re-serialises what it checks: the bytes that were checked are the bytes that are hashed and parsed.
 
 mod canonical;
+mod read;
 mod record;
 mod request;
 mod scan;
 
-pub use canonical::{NotCanonical, canonical, canonical_object};
+pub use canonical::{NotCanonical, canonical, canonical_record};
+pub(crate) use read::Members;
+#[cfg(test)]
+pub(crate) use read::Raw;
 pub use record::check_record;
+pub(crate) use record::{members, plain_prefix};
 pub use request::check_request;
 
 /// How deep arrays and objects may nest. A token's claims need less than ten; the limit bounds the recursion of every reader.

@@ -1,24 +1,27 @@
 //! The Merkle tree of a log: RFC 9162 section 2.1 (the tree of RFC 6962), as C2SP tlog-tiles and tlog-checkpoint use it.
 //!
-//! In scope: hashes of leaves and nodes, the right edge of a growing tree, (in `proofs`) inclusion and consistency proofs, and (in `growth`)
-//! the latter while a tree grows.
+//! In scope: hashes of leaves and nodes, the right edge of a growing tree, (in `proofs`) inclusion and consistency proofs, (in `growth`) the
+//! latter while a tree grows, and (in `segment`) the hashes of a whole segment.
 //! Out of scope: what a leaf says, who signed a root (`note`, `checkpoint`), and where hashes are stored.
 
 mod growth;
 mod proofs;
+mod segment;
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::{Serialize, Serializer};
+use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 
 pub use growth::Growth;
 pub use proofs::{MAX_PROOF, ProofError, ProofMaker, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
+pub use segment::SegmentHasher;
 
 /// A SHA-256 value. As text, and in JSON, it is 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash([u8; 32]);
 
 /// Text that is not 64 lower-case hexadecimal digits.
@@ -49,15 +52,21 @@ impl Hash {
     }
 }
 
+impl Hash {
+    /// The 64 digits, all of them ASCII.
+    fn digits(self) -> [u8; 64] {
+        let digit = |value: u8| value + if value < 10 { b'0' } else { b'a' - 10 };
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            (pair[0], pair[1]) = (digit(byte >> 4), digit(byte & 15));
+        }
+        text
+    }
+}
+
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = String::with_capacity(64);
-        for byte in self.0 {
-            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            text.push(char::from(DIGITS[usize::from(byte & 15)]));
-        }
-        f.pad(&text)
+        f.pad(str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
@@ -79,33 +88,52 @@ impl FromStr for Hash {
     fn from_str(text: &str) -> Result<Self, BadHash> {
         let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| BadHash)?;
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        let mut differs = 0;
+        for (bytes, digits) in bytes.as_chunks_mut().0.iter_mut().zip(digits.as_chunks().0) {
+            let (value, difference) = four_bytes(*digits);
+            *bytes = value;
+            differs |= difference;
         }
-        Ok(Self(bytes))
+        if differs == 0 { Ok(Self(bytes)) } else { Err(BadHash) }
     }
 }
 
+/// Four bytes from eight digits, all at once, and how the digits differ from the one spelling of those bytes: not at all, or they are none.
 /// Upper-case digits are refused: a hash has one spelling, so that equal text and equal value are the same thing.
-fn nibble(digit: u8) -> Result<u8, BadHash> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        _ => Err(BadHash),
+fn four_bytes(digits: [u8; 8]) -> ([u8; 4], u64) {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let text = u64::from_be_bytes(digits);
+    // Letters have a bit that digits have not, and `a` ends in 1. No sum below is larger than its byte.
+    let values = (text & (0x0f * EACH)) + 9 * ((text >> 6) & EACH);
+    let above_nine = ((values + 6 * EACH) >> 4) & EACH;
+    let spelled = values + u64::from(b'0') * EACH + u64::from(b'a' - b'9' - 1) * above_nine;
+    let pairs = (values | (values >> 4)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs | (pairs >> 8)) & 0x0000_ffff_0000_ffff;
+    let [_, _, a, b, _, _, c, d] = fours.to_be_bytes();
+    ([a, b, c, d], (spelled ^ text) | (values & (0xf0 * EACH)))
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
-impl TryFrom<String> for Hash {
-    type Error = BadHash;
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Hash;
 
-    fn try_from(text: String) -> Result<Self, BadHash> {
-        text.parse()
-    }
-}
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a SHA-256 value")
+            }
 
-impl From<Hash> for String {
-    fn from(hash: Hash) -> Self {
-        hash.to_string()
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Hash, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 
@@ -119,10 +147,17 @@ pub fn leaf_hash(line: &[u8]) -> Hash {
 
 /// The hash of an inner node: `SHA-256(0x01 || left || right)`.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut block = [0x01; 65];
-    block[1..33].copy_from_slice(&left.0);
-    block[33..].copy_from_slice(&right.0);
-    Hash::digest(&block)
+    // Two blocks of SHA-256, of which the second holds one byte, the padding and the length in bits (FIPS 180-4 section 5.1.1).
+    let mut blocks = [[0; 64]; 2];
+    let text = blocks.as_flattened_mut();
+    text[0] = 0x01;
+    text[1..33].copy_from_slice(&left.0);
+    text[33..65].copy_from_slice(&right.0);
+    text[65] = 0x80;
+    text[126..].copy_from_slice(&(65_u16 * 8).to_be_bytes());
+    let mut state = segment::INITIAL;
+    compress256(&mut state, &blocks);
+    segment::hash(state)
 }
 
 /// The right edge of a growing tree: the roots of its largest complete subtrees, from the left. At most 64 hashes for any size,
@@ -264,6 +299,20 @@ mod tests {
             prop_assert_eq!(upper == text, upper.parse::<Hash>().is_ok());
             let json = serde_json::to_string(&hash).unwrap();
             prop_assert_eq!(serde_json::from_str::<Hash>(&json).unwrap(), hash);
+        }
+    }
+
+    #[test]
+    fn a_digit_is_lower_case_hexadecimal_and_nothing_else() {
+        for place in 0..64 {
+            for byte in 0..=u8::MAX {
+                let mut digits = [b'0'; 64];
+                digits[place] = byte;
+                let Ok(text) = str::from_utf8(&digits) else { continue };
+                let read = text.parse::<Hash>();
+                assert_eq!(read.is_ok(), matches!(byte, b'0'..=b'9' | b'a'..=b'f'), "{text}");
+                assert!(read.is_err() || read.map(|hash| hash.to_string()) == Ok(text.to_owned()), "{text}");
+            }
         }
     }
 

@@ -2,10 +2,13 @@
 //!
 //! In scope: bytes to record and back. Out of scope: the chain (`prev` is carried, not checked), the file, and whether the event is legal.
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+mod sign;
 
-use crate::event::{Event, LogKind};
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, LogHeartbeat, LogKind};
 use crate::json::{self, JsonDefect, NotCanonical};
 use crate::merkle::Hash;
 use crate::time::Timestamp;
@@ -85,7 +88,19 @@ struct Head<Text> {
     request: Option<Text>,
 }
 
-const HEAD_MEMBERS: [&str; 12] = ["v", "log", "seq", "time", "prev", "durable", "node", "boot", "caller", "src", "agent", "request"];
+/// A record as it is written: all members in one object.
+#[derive(Serialize)]
+struct Members<'r> {
+    #[serde(flatten)]
+    head: Head<&'r str>,
+    #[serde(flatten)]
+    event: &'r Event,
+}
+
+/// Whether a member is one of [`Head`]'s.
+fn is_of_head(name: &str) -> bool {
+    matches!(name, "v" | "log" | "seq" | "time" | "prev" | "durable" | "node" | "boot" | "caller" | "src" | "agent" | "request")
+}
 
 impl Record {
     /// The line, without its LF. What is absent is left out, never `null`.
@@ -104,24 +119,26 @@ impl Record {
             agent: self.asked.agent.as_deref(),
             request: self.asked.request.as_deref(),
         };
-        let (head, event) = (members_of(&head), members_of(&self.event));
-        json::canonical_object(head.iter().chain(&event).filter(|(_, value)| !value.is_null()))
+        json::canonical_record(&Members { head, event: &self.event })
     }
 
     /// Reads a line. The bytes are the truth: whatever is not in the one canonical form is refused.
     pub fn parse(line: &[u8]) -> Result<Self, RecordError> {
-        json::check_record(line)?;
-        let bad = |error: serde_json::Error| RecordError::Members(error.to_string());
-        let mut members: Map<String, Value> = serde_json::from_slice(line).map_err(bad)?;
+        let bad = |error: serde::de::value::Error| RecordError::Members(error.to_string());
+        let members = json::members(line)?;
         if let Some((name, _)) = members.iter().find(|(_, value)| value.is_null()) {
             return Err(RecordError::Members(format!("member {name:?} is null; what is absent is left out")));
         }
-        let head_members = HEAD_MEMBERS.into_iter().filter_map(|name| members.remove_entry(name)).collect();
-        let head: Head<String> = serde_json::from_value(Value::Object(head_members)).map_err(bad)?;
+        let (of_head, others): (Vec<_>, Vec<_>) = members.into_iter().partition(|(name, _)| is_of_head(name));
+        let head = json::Members::new(of_head.into_iter());
+        let head = Head::<String>::deserialize(head).map_err(bad)?;
         if head.v != FORMAT_VERSION {
             return Err(RecordError::Members(format!("format version {}; this program reads {FORMAT_VERSION}", head.v)));
         }
-        let event: Event = serde_json::from_value(Value::Object(members)).map_err(bad)?;
+        let name = others.iter().find(|(name, _)| *name == "event").map(|(_, name)| <Cow<'_, str>>::deserialize(*name));
+        let name = name.unwrap_or_else(|| Err(serde::de::Error::missing_field("event"))).map_err(bad)?;
+        let others = others.into_iter().filter(|(name, _)| *name != "event");
+        let event = Event::read(&name, json::Members::new(others)).map_err(bad)?;
         if !event.belongs_to(head.log) {
             return Err(RecordError::WrongLog { event: event.name(), log: head.log });
         }
@@ -131,10 +148,37 @@ impl Record {
     }
 }
 
-fn members_of(value: &impl Serialize) -> Map<String, Value> {
-    match serde_json::to_value(value) {
-        Ok(Value::Object(members)) => members,
-        // Only a type that is no struct could come here, and none is passed.
-        _ => Map::new(),
+/// Reads one record after the other, those of signatures into the room of the one before: for whoever reads millions.
+#[derive(Debug)]
+pub struct Reader {
+    /// The last signature, or what is left of it, in whose room the next one is read. Before the first one, any other record.
+    sign: Record,
+    /// The last record of another kind.
+    other: Record,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        let event = Event::LogHeartbeat(LogHeartbeat {});
+        let (node, boot, asked) = (String::new(), String::new(), Asked::default());
+        let time = Timestamp::default();
+        let nothing = Record { log: LogKind::Uses, seq: 0, time, prev: Hash::EMPTY_ROOT, durable: 0, node, boot, asked, event };
+        Self { sign: nothing.clone(), other: nothing }
     }
 }
+
+impl Reader {
+    /// What [`Record::parse`] would give for a line, without its LF.
+    pub fn read(&mut self, line: &str) -> Result<&Record, RecordError> {
+        if sign::read(line, &mut self.sign).is_some() {
+            return Ok(&self.sign);
+        }
+        let record = Record::parse(line.as_bytes())?;
+        let place = if matches!(record.event, Event::Sign(_)) { &mut self.sign } else { &mut self.other };
+        *place = record;
+        Ok(place)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,15 @@
-//! What no daemon can do without: `C_Sign`, a verification, an `fdatasync`.
+//! What no daemon can do without: `C_Sign` and a verification.
 //!
 //! In scope: the same token, the same keys and the same libraries as the daemon's, in loops with nothing around them. Out of scope: HTTP
-//! (`bare`).
+//! (`bare`), and the disk (`common::floor`).
 
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use claviger::clock::{Clock as _, SystemClock};
+use claviger::clock::SystemClock;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
@@ -21,23 +18,12 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use serde_json::Value;
 
-use crate::load::{count, quantile};
+use crate::Outcome;
+use crate::common::floor::{Floor, side_by_side};
 use crate::stage::Stage;
-use crate::{Outcome, cpu};
 
 /// The start of an RSA signature's `DigestInfo` for SHA-256 (RFC 8017 section 9.2, note 1).
 const DIGEST_INFO: [u8; 19] = [0x30, 0x31, 0x30, 0x0d, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1, 5, 0, 4, 0x20];
-
-/// One operation in a loop, on one thread or on several at once.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Floor {
-    /// Operations per second of all threads together.
-    pub(crate) rate: f64,
-    /// Seconds of CPU for one operation.
-    pub(crate) cpu: f64,
-    /// Seconds from call to return, the median.
-    pub(crate) wall: f64,
-}
 
 /// The token as the daemon has it, through the same module, in this process.
 pub(crate) struct Token {
@@ -132,52 +118,4 @@ impl Verification {
     fn once(&self) -> Outcome<()> {
         self.key.verify_digest_sig(&self.digest, &self.signature).map_err(|_| "a token of the daemon does not verify".into())
     }
-}
-
-/// Appends of `bytes` bytes, each with its own `fdatasync`, for `span`, to a file in `folder`.
-pub(crate) fn sync(folder: &Path, bytes: usize, span: Duration) -> Outcome<Floor> {
-    let path = folder.join("fdatasync.floor");
-    let mut file: File = OpenOptions::new().append(true).create(true).open(&path)?;
-    let record = vec![b'x'; bytes];
-    let mut works = [move || -> Outcome<()> {
-        file.write_all(&record)?;
-        Ok(file.sync_data()?)
-    }];
-    side_by_side(&SystemClock::start(), &mut works, span)
-}
-
-/// Each work again and again on a thread of its own, all at the same time.
-fn side_by_side<W: FnMut() -> Outcome<()> + Send>(clock: &SystemClock, works: &mut [W], span: Duration) -> Outcome<Floor> {
-    let (begun, mut spans, mut cpu) = (clock.monotonic(), Vec::new(), Duration::ZERO);
-    let until = begun.plus(span);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = works.iter_mut().map(|work| scope.spawn(move || repeat(clock, work, until))).collect();
-        for thread in threads {
-            let (each, used) = thread.join().map_err(|_| "a thread of a floor ended early")??;
-            spans.extend(each);
-            cpu += used;
-        }
-        Outcome::Ok(())
-    })?;
-    let wall = clock.monotonic().since(begun);
-    spans.sort_unstable();
-    let done = count(spans.len());
-    Ok(Floor { rate: done / wall.as_secs_f64(), cpu: cpu.as_secs_f64() / done, wall: quantile(&spans, 0.5) })
-}
-
-fn repeat(
-    clock: &SystemClock,
-    work: &mut impl FnMut() -> Outcome<()>,
-    until: claviger::clock::Monotonic,
-) -> Outcome<(Vec<Duration>, Duration)> {
-    let used = cpu::of_thread()?;
-    let mut spans = Vec::new();
-    let mut before = clock.monotonic();
-    while before < until {
-        work()?;
-        let now = clock.monotonic();
-        spans.push(now.since(before));
-        before = now;
-    }
-    Ok((spans, cpu::of_thread()?.saturating_sub(used)))
 }

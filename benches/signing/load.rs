@@ -13,7 +13,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
-use crate::{Outcome, cpu};
+use crate::Outcome;
+use crate::common::cpu;
+use crate::common::table::{self, count};
 
 /// Most requests of one connection in one measurement, so that a run is bounded in count as well as in time.
 const MOST_REQUESTS: usize = 100_000;
@@ -50,26 +52,13 @@ impl Load {
 
     /// The latency in seconds that a share of the answers kept.
     pub(crate) fn quantile(&self, share: f64) -> f64 {
-        quantile(&self.latencies, share)
+        table::quantile(&self.latencies, share)
     }
 
     /// Which share of all cores others used.
     pub(crate) fn others_share(&self) -> f64 {
         self.others.as_secs_f64() / (self.wall.as_secs_f64() * count(cpu::cores()))
     }
-}
-
-/// The duration, in seconds, below which `share` of the sorted `spans` lie.
-pub(crate) fn quantile(spans: &[Duration], share: f64) -> f64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index: not negative, and far below 2^52")]
-    let index = (count(spans.len().saturating_sub(1)) * share).round() as usize;
-    spans.get(index).copied().unwrap_or_default().as_secs_f64()
-}
-
-/// A count as a number to calculate with.
-#[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
-pub(crate) fn count(count: usize) -> f64 {
-    count as f64
 }
 
 /// The bytes of a GET request.

@@ -1,28 +1,26 @@
 //! How fast the daemon signs, as ratios to floors of the same run: `cargo bench --bench signing`.
 //!
-//! In scope: the bars of the signing path over HTTP (ES256, RS256, batches), of the durable append and of JWKS, each beside the parts that no
-//! daemon could do without: `C_Sign`, a verification, an `fdatasync`, a bare HTTP exchange. Out of scope: judging. Nothing fails because it
+//! In scope: the bars of the signing path over HTTP (ES256, RS256, batches) and of JWKS, each beside the parts that no daemon could do without:
+//! `C_Sign`, a verification, an `fdatasync`, a bare HTTP exchange. Out of scope: the log alone (the bench `log`), and judging. Nothing fails because it
 //! is slow; the exit code says only whether everything could be run. `benches/README.md` says what each row means.
 //!
 //! SoftHSM reads its configuration's path from the environment once in a process, so the bench makes a token, then runs itself again with
 //! that variable set; the second process starts the daemon and measures.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the report is what a bench is for")]
 
-mod append;
 mod bare;
-mod cpu;
+#[path = "../common/mod.rs"]
+mod common;
 mod floors;
 mod load;
 mod report;
 mod rounds;
 mod stage;
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// What goes wrong here is told to a person, and ends the run.
-pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+pub(crate) use common::Outcome;
 
 /// The argument with which the bench runs itself again; the folder follows.
 const MEASURE: &str = "measure-in";

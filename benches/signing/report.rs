@@ -2,11 +2,10 @@
 //!
 //! In scope: medians over the rounds, and ratios within each round. Out of scope: judging; a row says "missed", and the run is a success.
 
-use std::cmp::Ordering;
-
-use crate::cpu;
-use crate::load::{Load, count};
-use crate::rounds::{Found, MANY, Round, WAITERS};
+use crate::common::cpu;
+use crate::common::table::{self, count, line};
+use crate::load::Load;
+use crate::rounds::{Found, MANY, Round};
 use crate::stage::BATCH;
 
 /// Share of a limit that ES256 over many connections must reach.
@@ -23,14 +22,12 @@ const RS256_BAR: f64 = 0.92;
 const BATCH_BAR: f64 = 0.9;
 /// Most CPU of our own per signature, in seconds.
 const OWN_BAR: f64 = 40e-6;
-/// Longest durable append as a multiple of one `fdatasync`: one waiter, and many.
-const APPEND_BARS: [f64; 2] = [1.5, 2.5];
 /// Share of a bare axum handler that JWKS must reach.
 const JWKS_BAR: f64 = 0.9;
 
 /// Prints everything.
 pub(crate) fn print(found: &Found) {
-    let median = |of: &dyn Fn(&Round) -> f64| median(found.rounds.iter().map(of).collect());
+    let median = |of: &dyn Fn(&Round) -> f64| table::median(found.rounds.iter().map(of).collect());
     head(found, &median);
     floors(found, &median);
     signing(&median);
@@ -41,7 +38,7 @@ type Median<'a> = &'a dyn Fn(&dyn Fn(&Round) -> f64) -> f64;
 
 fn head(found: &Found, median: Median<'_>) {
     let [before, after] = &found.load;
-    println!("{} x {}; load average {before} before, {after} after", cpu::cores(), cpu::model());
+    table::machine([before, after]);
     let share = |round: &Round| round.es[1].others_share();
     println!("other processes had {:.0} % of the cores while ES256 was measured over {MANY} connections", median(&share) * 100.0);
     println!("medians of {} rounds; a ratio is the median of the rounds' own ratios\n", found.rounds.len());
@@ -54,7 +51,7 @@ fn floors(found: &Found, median: Median<'_>) {
         let [rate, cpu, wall] = [0, 1, 2].map(|column| median(&|round: &Round| of(round)[column]));
         println!("{name:<44} {rate:>11.0} {:>11.1} {:>11.1}", cpu * 1e6, wall * 1e6);
     };
-    let floor = |floor: &crate::floors::Floor| [floor.rate, floor.cpu, floor.wall];
+    let floor = |floor: &crate::common::floor::Floor| [floor.rate, floor.cpu, floor.wall];
     let load = |load: &Load| [load.rate(), load.cpu_each(), load.quantile(0.5)];
     row("C_Sign ES256, 1 thread", &|round| floor(&round.sign_es[0]));
     row(&format!("C_Sign ES256, {cores} threads"), &|round| floor(&round.sign_es[1]));
@@ -97,7 +94,7 @@ fn batch_rate(round: &Round) -> f64 {
 }
 
 fn signing(median: Median<'_>) {
-    println!("{:<44} {:>11} {:>11} {:>8} {:>8}", "work", "measured", "limit", "ratio", "bar");
+    table::work();
     let at_least = |name: &str, measured: &dyn Fn(&Round) -> f64, limit: &dyn Fn(&Round) -> f64, bar: f64| {
         let ratio = median(&|round: &Round| measured(round) / limit(round));
         line(name, [median(measured), median(limit)], ratio, (">=", bar));
@@ -131,11 +128,6 @@ fn own_in_batch(round: &Round) -> f64 {
 }
 
 fn others(median: Median<'_>) {
-    for (at, waiters) in [1, WAITERS].into_iter().enumerate() {
-        let ratio = median(&|round: &Round| round.append[at] / round.sync.wall);
-        let (measured, limit) = (median(&|round| round.append[at]), median(&|round| round.sync.wall));
-        line(&format!("durable append, {waiters} waiters, p50 us"), [measured * 1e6, limit * 1e6], ratio, ("<=", APPEND_BARS[at]));
-    }
     let ratio = median(&|round: &Round| round.jwks[1].rate() / round.jwks[0].rate());
     let (bare, ours) = (median(&|round| round.jwks[0].rate()), median(&|round| round.jwks[1].rate()));
     line(&format!("JWKS, {MANY} connections, per second"), [ours, bare], ratio, (">=", JWKS_BAR));
@@ -144,16 +136,4 @@ fn others(median: Median<'_>) {
 fn latencies(of: &dyn Fn(&Round) -> &Load, median: Median<'_>) {
     let [p50, p99] = [0.5, 0.99].map(|share| median(&|round: &Round| of(round).quantile(share)) * 1e3);
     println!("  p50 {p50:.2} ms, p99 {p99:.2} ms");
-}
-
-fn line(name: &str, [measured, limit]: [f64; 2], ratio: f64, (sign, bar): (&str, f64)) {
-    let kept = if sign == ">=" { ratio >= bar } else { ratio <= bar };
-    let verdict = if kept { "" } else { "missed" };
-    let bar = if bar.is_finite() { format!("{sign} {bar:.2}") } else { "none".to_owned() };
-    println!("{name:<44} {measured:>11.1} {limit:>11.1} {ratio:>8.2} {bar:>8} {verdict}");
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -5,12 +5,13 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::append::Log;
+use crate::Outcome;
 use crate::bare::Bare;
-use crate::floors::{self, Floor, Kind, Token, Verification};
+use crate::common::cpu;
+use crate::common::floor::{self, Floor};
+use crate::floors::{Kind, Token, Verification};
 use crate::load::{self, Load};
 use crate::stage::{self, ES256, RS256, Stage};
-use crate::{Outcome, cpu};
 
 /// How many rounds; medians are taken over them. Odd, so that a median is something that was measured.
 const ROUNDS: usize = 11;
@@ -22,8 +23,6 @@ const LOAD: Duration = Duration::from_millis(600);
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Connections of a busy daemon.
 pub(crate) const MANY: usize = 16;
-/// Waiters of a busy log.
-pub(crate) const WAITERS: usize = 64;
 
 /// What one round found.
 pub(crate) struct Round {
@@ -45,8 +44,6 @@ pub(crate) struct Round {
     pub(crate) batch: Load,
     /// JWKS by the bare server and by the daemon, over [`MANY`].
     pub(crate) jwks: [Load; 2],
-    /// A durable append by one waiter and by [`WAITERS`]: seconds, the median.
-    pub(crate) append: [f64; 2],
 }
 
 /// All rounds, and what they stand for.
@@ -76,7 +73,6 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Found> {
         token: Token::open(stage)?,
         verification: Verification::new(&sign_answer.1, &jwks_answer.1)?,
         bare: Bare::start(&sign_answer, &jwks_answer)?,
-        log: Log::open(&stage.folder.join("append"))?,
         record,
     };
     parts.daemon(&sign, MANY, WARM_UP)?;
@@ -95,7 +91,6 @@ struct Parts<'a> {
     token: Token,
     verification: Verification,
     bare: Bare,
-    log: Log,
     record: usize,
 }
 
@@ -111,15 +106,14 @@ impl Parts<'_> {
         let bare_many = self.bare(&es, MANY, LOAD)?;
         let batch = self.daemon(&batch, cores, LOAD)?;
         let bare_one = self.bare(&es, 1, FLOOR)?;
-        let sync = floors::sync(&self.stage.folder, self.record, FLOOR)?;
+        let sync = floor::sync(&self.stage.folder, self.record, FLOOR)?;
         let es_one = self.daemon(&es, 1, LOAD)?;
-        let append = [self.log.measure(1, FLOOR)?, self.log.measure(WAITERS, FLOOR)?];
         let rs_one = self.daemon(&rs, 1, FLOOR)?;
         let sign_rs = [self.token.sign(Kind::Rs256, 1, FLOOR)?, self.token.sign(Kind::Rs256, cores, LOAD)?];
         let rs_many = self.daemon(&rs, MANY, LOAD)?;
         let jwks = [self.bare(&jwks, MANY, FLOOR)?, self.daemon(&jwks, MANY, FLOOR)?];
         let (bare, es, rs) = ([bare_one, bare_many], [es_one, es_many], [rs_one, rs_many]);
-        Ok(Round { sign_es, sign_rs, verify, sync, bare, es, rs, batch, jwks, append })
+        Ok(Round { sign_es, sign_rs, verify, sync, bare, es, rs, batch, jwks })
     }
 
     fn daemon(&self, request: &[u8], connections: usize, span: Duration) -> Outcome<Load> {

@@ -11,7 +11,7 @@ use claviger_audit::Timestamp;
 use claviger_audit::event::{Event, LogKind, LogSegment};
 use claviger_audit::keyrings::Illegal;
 use claviger_audit::merkle::{Frontier, Hash, leaf_hash};
-use claviger_audit::record::Record;
+use claviger_audit::record::{Reader, Record};
 
 use super::checkpoint::Covered;
 use super::disk::Disk;
@@ -121,7 +121,10 @@ pub(super) fn replay(
                 break;
             }
         }
-        walk.before = Some((bytes.len() as u64, Hash::digest(&bytes)));
+        if !left.is_empty() {
+            // The one that follows names it.
+            walk.before = Some((bytes.len() as u64, Hash::digest(&bytes)));
+        }
         active = Some((first, bytes));
     }
     walk.end(active, torn)
@@ -192,16 +195,19 @@ impl Walk<'_> {
             return Err(Stop::Refused(self.tampered(first, bytes, 0, size, wrong)));
         }
         let mut offset = begin;
+        let mut reader = Reader::default();
         while offset < bytes.len() {
             let bad = |defect| Stop::Bad { offset, defect };
-            let length = bytes[offset..].iter().position(|byte| *byte == b'\n');
+            let length = memchr::memchr(b'\n', &bytes[offset..]);
             let line = length.map(|length| &bytes[offset..offset + length]);
             let line = line.ok_or_else(|| bad(defect(&"a line that ends with LF", &"the end of the file")))?;
-            let record = self.check(line, offset == 0).map_err(bad)?;
-            (self.on_record)(&record)
+            let text = str::from_utf8(line).map_err(|error| bad(defect(&"a record", &error)))?;
+            let record = reader.read(text).map_err(|error| bad(defect(&"a record", &error)))?;
+            self.check(record, offset == 0).map_err(bad)?;
+            (self.on_record)(record)
                 .map_err(|source| Stop::Refused(OpenError::Illegal { file: self.path(first), seq: record.seq, source }))?;
-            self.frontier.push(leaf_hash(line));
             self.last = leaf_hash(line);
+            self.frontier.push(self.last);
             self.time = record.time;
             self.promised = self.promised.max(record.durable);
             let line_start = offset;
@@ -212,9 +218,8 @@ impl Walk<'_> {
         if bytes.is_empty() { Err(Stop::Bad { offset: 0, defect: defect(&"a record", &"an empty file") }) } else { Ok(()) }
     }
 
-    /// Whether the line is the next record.
-    fn check(&self, line: &[u8], opens_segment: bool) -> Result<Record, Defect> {
-        let record = Record::parse(line).map_err(|error| defect(&"a record", &error))?;
+    /// Whether the record is the next one.
+    fn check(&self, record: &Record, opens_segment: bool) -> Result<(), Defect> {
         let size = self.frontier.size();
         need(record.log == self.kind, &self.kind.name(), &record.log.name())?;
         need(record.seq == size, &format_args!("sequence number {size}"), &record.seq)?;
@@ -233,7 +238,7 @@ impl Walk<'_> {
             }
             other => need(!opens_segment || size == 0, &"log.segment", &other.name())?,
         }
-        Ok(record)
+        Ok(())
     }
 
     /// Where the checkpoint ends, the roots must agree.

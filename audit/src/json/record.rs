@@ -1,5 +1,8 @@
 //! The rules for log lines: the canonical form of RFC 8785, checked on the bytes, in one pass and without allocating.
 
+use std::ops::Range;
+
+use super::read::Raw;
 use super::scan::Cursor;
 use super::{DefectKind, JsonDefect, MAX_DEPTH, MAX_INTEGER};
 
@@ -7,12 +10,31 @@ use super::{DefectKind, JsonDefect, MAX_DEPTH, MAX_INTEGER};
 /// numbers, and member names of printable ASCII that need no escape, so that byte order is the order of RFC 8785 section 3.2.3.
 /// All that [`super::check_request`] refuses is refused here too. A line has no LF at its end.
 pub fn check_record(line: &[u8]) -> Result<(), JsonDefect> {
+    check(line, &mut |_, _| {})
+}
+
+/// The members of a line that passes [`check_record`], in order: their names, and their values as they stand.
+pub(crate) fn members(line: &[u8]) -> Result<Vec<(&str, Raw<'_>)>, JsonDefect> {
+    let mut places = Vec::with_capacity(USUAL_MEMBERS);
+    check(line, &mut |name, value| places.push((name, value)))?;
+    // Every byte outside of strings was ASCII, and every string was found to be UTF-8.
+    let text = str::from_utf8(line).map_err(|error| JsonDefect { offset: error.valid_up_to(), kind: DefectKind::NotUtf8 })?;
+    Ok(places.into_iter().map(|(name, value)| (&text[name], Raw(&text[value]))).collect())
+}
+
+/// The room for the members of a record of a signature.
+const USUAL_MEMBERS: usize = 32;
+
+/// Told of each member of the outermost object: where its name and its value stand.
+type OnMember<'m> = &'m mut dyn FnMut(Range<usize>, Range<usize>);
+
+fn check(line: &[u8], on_member: OnMember<'_>) -> Result<(), JsonDefect> {
     let mut cursor = Cursor::new(line);
     if line.starts_with(b"\xef\xbb\xbf") {
         return cursor.defect(DefectKind::ByteOrderMark);
     }
     match cursor.peek() {
-        Some(b'{') => object(&mut cursor, 0)?,
+        Some(b'{') => object(&mut cursor, 0, on_member)?,
         None => return cursor.unexpected(),
         Some(b' ' | b'\t' | b'\n' | b'\r') => return cursor.defect(DefectKind::WhiteSpace),
         Some(_) => return cursor.defect(DefectKind::NotAnObject),
@@ -32,12 +54,13 @@ fn refuse<T>(cursor: &Cursor<'_>) -> Result<T, JsonDefect> {
     }
 }
 
-fn value(cursor: &mut Cursor<'_>, depth: usize) -> Result<(), JsonDefect> {
+/// Any value inside `depth` arrays and objects.
+pub(super) fn value(cursor: &mut Cursor<'_>, depth: usize) -> Result<(), JsonDefect> {
     match cursor.peek() {
         Some(b'"') => string(cursor),
         Some(b'-' | b'0'..=b'9') => integer(cursor),
         Some(b'{' | b'[') if depth == MAX_DEPTH => cursor.defect(DefectKind::TooDeep),
-        Some(b'{') => object(cursor, depth),
+        Some(b'{') => object(cursor, depth, &mut |_, _| {}),
         Some(b'[') => array(cursor, depth),
         Some(b't') => cursor.literal("true"),
         Some(b'f') => cursor.literal("false"),
@@ -46,7 +69,7 @@ fn value(cursor: &mut Cursor<'_>, depth: usize) -> Result<(), JsonDefect> {
     }
 }
 
-fn object(cursor: &mut Cursor<'_>, depth: usize) -> Result<(), JsonDefect> {
+fn object(cursor: &mut Cursor<'_>, depth: usize, on_member: OnMember<'_>) -> Result<(), JsonDefect> {
     cursor.at += 1;
     if cursor.eat(b'}') {
         return Ok(());
@@ -63,7 +86,9 @@ fn object(cursor: &mut Cursor<'_>, depth: usize) -> Result<(), JsonDefect> {
         if !cursor.eat(b':') {
             return refuse(cursor);
         }
+        let begin = cursor.at;
         value(cursor, depth + 1)?;
+        on_member(offset + 1..offset + 1 + name.len(), begin..cursor.at);
         if cursor.eat(b'}') {
             return Ok(());
         }
@@ -141,7 +166,7 @@ fn string(cursor: &mut Cursor<'_>) -> Result<(), JsonDefect> {
 }
 
 /// How many bytes from the start are ASCII that stands for itself. Eight at a time: most of a record is string contents.
-fn plain_prefix(bytes: &[u8]) -> usize {
+pub(crate) fn plain_prefix(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = ONES << 7;
     let mut count = 0;

@@ -9,12 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use sha2::{Digest as _, Sha256};
-
 use crate::event::{Event, LogCreated, LogKind, LogSegment};
 use crate::line::{LineError, LineErrorKind, Lines, genesis_prev};
-use crate::merkle::{Frontier, Hash, leaf_hash};
-use crate::record::Record;
+use crate::merkle::{Frontier, Hash, SegmentHasher, leaf_hash};
+use crate::record::{Reader, Record, RecordError};
 use crate::time::Timestamp;
 
 use super::finding::{Finding, Findings, Location, MOST_FINDINGS, Verdict};
@@ -126,8 +124,8 @@ impl Scan {
         let mut before = None;
         for (index, segment) in files.segments.iter().enumerate().skip(from) {
             scan.segment = index;
-            let first = index == 0 && scan.first == 0;
-            let place = Place { first, before: before.take(), named: number_in(&segment.name, ".jsonl") };
+            let (first, followed) = (index == 0 && scan.first == 0, index + 1 < files.segments.len());
+            let place = Place { first, followed, before: before.take(), named: number_in(&segment.name, ".jsonl") };
             before = scan.read_segment(segment, place, visit, findings)?;
         }
         scan.notice_shrinking();
@@ -212,27 +210,27 @@ impl Scan {
         findings: &mut Findings,
     ) -> io::Result<Option<Sealed>> {
         let mut lines = Lines::new((segment.open)()?);
-        let mut sealed = Some((0, Sha256::new()));
+        // The seal of a segment is in the one that follows it.
+        let mut sealed = place.followed.then(SegmentHasher::default);
         let mut place = Some(place);
+        let mut reader = Reader::default();
+        // One location for all lines of the file: its name is not copied for each.
+        let mut at = Location { file: segment.name.clone(), line: 0, seq: 0, offset: 0 };
         while let Some(line) = lines.next() {
             match line {
                 Ok(line) => {
-                    let at = Location { file: segment.name.clone(), line: line.number, seq: self.due, offset: line.offset };
-                    if let Some((bytes, sha256)) = &mut sealed {
-                        *bytes = line.offset + line.bytes.len() as u64 + 1;
-                        sha256.update(line.bytes);
-                        sha256.update(b"\n");
-                    }
+                    (at.line, at.seq, at.offset) = (line.number, self.due, line.offset);
+                    let leaf = sealed.as_mut().map_or_else(|| leaf_hash(line.bytes), |sealed| sealed.line(line.bytes));
                     let place = place.take();
                     if self.due < self.resumed_at {
                         self.due += 1;
                     } else {
-                        self.line(line.bytes, &at, place, visit, findings);
+                        self.line((leaf, reader.read(line.text)), &at, place, visit, findings);
                     }
                 }
                 Err(LineError { kind: LineErrorKind::Io(error), .. }) => return Err(error),
                 Err(LineError { number, offset, kind }) => {
-                    let at = Location { file: segment.name.clone(), line: number, seq: self.due, offset };
+                    (at.line, at.seq, at.offset) = (number, self.due, offset);
                     // What follows cannot be hashed with what the line held, so the seal of this segment cannot be compared.
                     sealed = None;
                     place = None;
@@ -244,22 +242,28 @@ impl Scan {
                 }
             }
         }
-        Ok(sealed.map(|(bytes, sha256)| Sealed { bytes, sha256: Hash::from_bytes(sha256.finalize().into()) }))
+        Ok(sealed.map(SegmentHasher::finish).map(|(bytes, sha256)| Sealed { bytes, sha256 }))
     }
 
-    fn line(&mut self, bytes: &[u8], at: &Location, place: Option<Place>, visit: &mut dyn Visit, findings: &mut Findings) {
-        let leaf = leaf_hash(bytes);
+    fn line(
+        &mut self,
+        (leaf, record): (Hash, Result<&Record, RecordError>),
+        at: &Location,
+        place: Option<Place>,
+        visit: &mut dyn Visit,
+        findings: &mut Findings,
+    ) {
         visit.line(leaf);
-        match Record::parse(bytes) {
+        match record {
             Ok(record) => {
-                self.check(&record, at, place, findings);
+                self.check(record, at, place, findings);
                 self.watermark = self.watermark.max(record.durable);
                 self.due = record.seq.saturating_add(1);
                 self.time = self.time.max(Some(record.time));
                 if let Event::LogKeyRotated(event) = &record.event {
                     self.log_keys.rotated(event, at, findings);
                 }
-                visit.record(&record, at, findings);
+                visit.record(record, at, findings);
             }
             Err(error) => {
                 self.keep_unreadable(Finding::new(Verdict::Tampered, format!("the line is no record: {error}")).at(at));
@@ -362,6 +366,7 @@ impl Scan {
 /// Where a segment stands among the others.
 struct Place {
     first: bool,
+    followed: bool,
     /// The segment before, if its bytes could be hashed.
     before: Option<Sealed>,
     /// The number in the file's name, if it has one.

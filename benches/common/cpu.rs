@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::Outcome;
+use super::Outcome;
 
 /// Clock ticks per second in /proc/stat: 100 on every Linux (USER_HZ).
 const TICKS: u64 = 100;
