@@ -18,7 +18,7 @@ use crate::line::Lines;
 use crate::merkle::{Frontier, leaf_hash};
 use crate::note::Note;
 use crate::record::Record;
-use crate::tiles::{Content, Tile, WIDTH, decode_bundle};
+use crate::tiles::{self, Content, WIDTH, decode_bundle};
 use crate::verify::{Segment, Verdict};
 
 use super::fetch::{Fetch, check_url};
@@ -87,17 +87,6 @@ impl Source<'_> {
         let url = format!("{}/{path}", self.base);
         (self.fetch)(&url).map(|fetched| fetched.body).map_err(|reason| Failure::Fetch { url, reason })
     }
-
-    /// The records of one entry bundle of a tree of `size` leaves.
-    fn bundle(&self, index: u64, size: u64) -> Result<Vec<u8>, Failure> {
-        self.get(&bundle_of(index, size).to_string())
-    }
-}
-
-/// The bundle with this index, as wide as a tree of `size` leaves has it.
-fn bundle_of(index: u64, size: u64) -> Tile {
-    let left = size.saturating_sub(index * u64::from(WIDTH)).clamp(1, u64::from(WIDTH));
-    Tile::new(Content::Entries, index, u16::try_from(left).unwrap_or(WIDTH)).expect("a width from 1 to 256")
 }
 
 /// How many records of the last copy fill bundles that a log of `size` records has too. A copy that cannot be read is none.
@@ -135,13 +124,14 @@ fn copy(args: &PullArgs, source: &Source<'_>, stated: &Checkpoint, known: u64, o
         each_line(&args.folder.join(KEYS), &mut |line| writer.line(line).map(|()| writer.frontier.size() < known))?;
     }
     let begun = writer.frontier.size();
-    for index in begun / u64::from(WIDTH)..stated.size.div_ceil(u64::from(WIDTH)) {
-        let bytes = source.bundle(index, stated.size)?;
-        let refused = |error| Failure::Refused(Verdict::Tampered, format!("{}/{}: {error}", source.base, bundle_of(index, stated.size)));
-        for record in decode_bundle(&bytes, bundle_of(index, stated.size).width()).map_err(refused)? {
+    let bundles = tiles::of_tree(stated.size).filter(|tile| tile.content() == Content::Entries);
+    for bundle in bundles.filter(|bundle| bundle.first().is_some_and(|first| first >= begun)) {
+        let bytes = source.get(&bundle.to_string())?;
+        let refused = |error| Failure::Refused(Verdict::Tampered, format!("{}/{bundle}: {error}", source.base));
+        for record in decode_bundle(&bytes, bundle.width()).map_err(refused)? {
             writer.line(record)?;
         }
-        if index % PROGRESS == PROGRESS - 1 {
+        if bundle.index() % PROGRESS == PROGRESS - 1 {
             writeln!(out, "{} of {} records", writer.frontier.size(), stated.size)?;
             out.flush()?;
         }

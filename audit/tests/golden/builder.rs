@@ -15,13 +15,15 @@ use claviger_audit::line::genesis_prev;
 use claviger_audit::merkle::{Frontier, Hash, leaf_hash};
 use claviger_audit::names::KeyName;
 use claviger_audit::record::{Asked, Record};
-use claviger_audit::timing::Timing;
 use claviger_audit::{Algorithm, Timestamp};
 use ed25519_dalek::SigningKey;
 
+#[path = "settings.rs"]
+mod settings;
 #[path = "signing.rs"]
 pub(crate) mod signing;
 
+use settings::timing;
 use signing::{cosigned, note_by, secret, witness};
 pub(crate) use signing::{note, verifier_key};
 
@@ -182,23 +184,6 @@ struct Teller {
     /// When the second key took over.
     rotated: u64,
     files: Files,
-}
-
-fn timing() -> Timing {
-    Timing {
-        jwks_max_age_ms: 300_000,
-        jwks_stale_ms: 0,
-        verifier_poll_ms: 600_000,
-        propagation_ms: 10_000,
-        token_ttl_ms: 900_000,
-        clock_skew_ms: 30_000,
-        signing_lease_ms: 0,
-        deadline_ms: 2_000,
-        rotate_every_ms: 30 * 86_400_000,
-        provisioning_budget_ms: 600_000,
-        max_exposure_ms: 3_600_000,
-        destroy_after_ms: 7 * 86_400_000,
-    }
 }
 
 const HOUR: u64 = 3_600;
