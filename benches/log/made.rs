@@ -47,13 +47,14 @@ pub(crate) struct Made {
 }
 
 /// The key of a log: this one signs nothing but the checkpoints of this bench.
-pub(crate) fn log_key() -> Outcome<Ed25519KeyPair> {
-    Ok(Ed25519KeyPair::from_seed_unchecked(&[7; 32]).map_err(|_| "a seed has 32 bytes")?)
+pub(crate) fn log_key(kind: LogKind) -> Outcome<Ed25519KeyPair> {
+    let seed = if kind == LogKind::Keys { 7 } else { 8 };
+    Ok(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).map_err(|_| "a seed has 32 bytes")?)
 }
 
 /// The verifier key of a log in its text form.
 pub(crate) fn verifier_key(kind: LogKind) -> Outcome<VerifierKey> {
-    let public = PublicKey::from_ed25519(log_key()?.public_key().as_ref().try_into()?);
+    let public = PublicKey::from_ed25519(log_key(kind)?.public_key().as_ref().try_into()?);
     Ok(VerifierKey::from_jwk(&origin(kind), &public)?)
 }
 
@@ -244,7 +245,7 @@ impl Writer {
     fn checkpoint(&mut self) -> Outcome<()> {
         self.file.flush()?;
         let text = Checkpoint::new(&origin(self.kind), self.frontier.size(), self.frontier.root()).to_string();
-        let signature = log_key()?.sign(text.as_bytes()).as_ref().try_into()?;
+        let signature = log_key(self.kind)?.sign(text.as_bytes()).as_ref().try_into()?;
         let note = signed_note(&text, &[(&verifier_key(self.kind)?, signature)])?;
         Ok(fs::write(self.folder.join("checkpoint"), note.to_string())?)
     }

@@ -74,10 +74,10 @@ fn open_and_stop(folder: &Path, clock: &Arc<SystemClock>, runtime: &Runtime) -> 
     Ok(seconds)
 }
 
-/// Signs with the key of the bench.
+/// Signs with the use log's key.
 fn sign_note() -> SignNote {
     Arc::new(|text: Vec<u8>| {
-        let signature = made::log_key().map(|key| key.sign(&text).as_ref().to_vec()).map_err(|error| error.to_string());
+        let signature = made::log_key(LogKind::Uses).map(|key| key.sign(&text).as_ref().to_vec()).map_err(|error| error.to_string());
         Box::pin(async move { signature })
     })
 }
