@@ -23,7 +23,7 @@ mod settings;
 #[path = "signing.rs"]
 pub(crate) mod signing;
 
-use settings::timing;
+pub(crate) use settings::timing;
 use signing::{cosigned, note_by, secret, witness};
 pub(crate) use signing::{note, verifier_key};
 
@@ -193,7 +193,7 @@ const ROTATION: u64 = 30 * DAY + 2;
 /// When the last record is written.
 pub(crate) const END: u64 = ROTATION + 2_000;
 
-fn public(number: u32) -> PublicKey {
+pub(crate) fn public(number: u32) -> PublicKey {
     let secret = secret(100 + u8::try_from(number).unwrap());
     PublicKey::from_ed25519(secret.verifying_key().as_bytes())
 }
@@ -202,7 +202,7 @@ pub(crate) fn kid(number: u32) -> String {
     public(number).thumbprint()
 }
 
-fn name(number: u32) -> KeyName {
+pub(crate) fn name(number: u32) -> KeyName {
     KeyName::new("prod", "access", number, 0xc1a1_0000 + number).unwrap()
 }
 

@@ -7,6 +7,7 @@
 mod adoption;
 mod builder;
 mod defects;
+mod eventful;
 #[expect(dead_code, reason = "the test `attacks` uses more of it")]
 mod forge;
 mod forms;
@@ -106,6 +107,7 @@ fn the_builder_makes_the_committed_files() {
         made.extend(defect.files.into_iter().map(|(name, bytes)| (format!("defect/{}/{name}", defect.name), bytes)));
     }
     made.extend(proofs::all().into_iter().map(|(name, bytes)| (format!("proofs/{name}"), bytes)));
+    made.extend(eventful::all().into_iter().map(|(name, bytes)| (format!("eventful/{name}"), bytes)));
     made.extend(adoption::both().into_iter().map(|(name, bytes)| (format!("adopted/{name}"), bytes)));
     #[expect(clippy::disallowed_methods, reason = "whoever changes the format asks for new files; no program reads this")]
     let asked = std::env::var_os("CLAVIGER_WRITE_GOLDEN").is_some();

@@ -4,7 +4,7 @@
 
 use claviger_audit::timing::Timing;
 
-pub(super) fn timing() -> Timing {
+pub(crate) fn timing() -> Timing {
     Timing {
         jwks_max_age_ms: 300_000,
         jwks_stale_ms: 0,
