@@ -32,7 +32,7 @@ const PROGRESS: u64 = 100;
 /// What `pull` is given.
 #[derive(Clone, Debug, Args)]
 pub struct PullArgs {
-    /// Where a `log` listener serves the key log, such as https://auth.example.org/log/keys
+    /// Where a `log` listener serves the key log, such as `https://auth.example.org/log/keys`
     pub url: String,
     /// The folder of the copy; its `keys` folder is replaced as a whole
     #[arg(value_name = "DIR")]
