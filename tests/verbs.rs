@@ -5,6 +5,8 @@
 
 #[path = "verbs/adoption.rs"]
 mod adoption;
+#[path = "verbs/clock.rs"]
+mod clock;
 mod harness;
 #[path = "verbs/keyrings.rs"]
 mod keyrings;
