@@ -44,6 +44,10 @@ fn sign(kid: &str, caller: &str, exp: Timestamp) -> Draft {
     Draft { asked: Asked { caller: Some(caller.to_owned()), ..Asked::default() }, event }
 }
 
+fn is_segment(name: &str) -> bool {
+    name.strip_suffix(".jsonl").is_some()
+}
+
 struct Log {
     disk: FakeDisk,
     clock: Arc<ManualClock>,
@@ -77,7 +81,7 @@ impl Log {
     }
 
     fn segments(&self) -> usize {
-        self.disk.list(Path::new(USES)).unwrap().iter().filter(|name| name.ends_with(".jsonl")).count()
+        self.disk.list(Path::new(USES)).unwrap().iter().filter(|name| is_segment(name)).count()
     }
 }
 
@@ -126,7 +130,7 @@ async fn an_answer_that_may_miss_tokens_says_so() {
     assert!(log.count(1, 2).complete);
     // A segment that is gone in the middle ends the count.
     let mut names = log.disk.list(Path::new(USES)).unwrap();
-    names.retain(|name| name.ends_with(".jsonl"));
+    names.retain(|name| is_segment(name));
     names.sort();
     log.disk.remove(&Path::new(USES).join(&names[2])).unwrap();
     let cut = log.count(60, MOST_SEGMENTS);
