@@ -142,6 +142,16 @@ fn a_stepped_clock_pauses_transitions_until_it_is_gone_or_confirmed() {
         let at: Timestamp = rotated[1]["time"].as_str().expect("a time").parse().expect("a time");
         assert!(at >= date && rotated[1]["reason"] == "scheduled", "{date}: {rotated:?}");
         assert_eq!(kid(&place, "access", "active"), standby);
+
+        // By a clock that is hours ahead the grace of the old key is over; it is not destroyed by that.
+        clock.pass(1);
+        noticed(&place, "key.withdrawn", 1);
+        clock.step_to(10 + 120);
+        noticed(&place, "clock.stepped", 3);
+        let problem = refused(&place, &format!("/admin/keys/{active}/destroy"), &json!({}));
+        assert_eq!((&problem["invariant"], &problem["until"]), (&json!("I12"), &Value::Null), "{problem}");
+        clock.step_to(10);
+        noticed(&place, "clock.settled", 2);
         stop(daemon);
         place.check_stopped();
     });
