@@ -7,7 +7,7 @@
 //!
 //! Pure rooms, without I/O, async, clock, randomness or tracing: [`rotation`], [`policy`], [`jose`]. Ports, a contract in prose and its
 //! adapters: [`keystore`], [`journal`]. The shell, each story told in one place: [`signer`], [`rotator`], [`publisher`], [`operator`],
-//! [`upkeep`], [`witness`], [`logbook`], [`health`], [`inspect`], [`daemon`]. The edge: [`http`], [`cli`]. What comes from outside:
+//! [`upkeep`], [`witness`], [`logbook`], [`health`], [`clock_watch`], [`inspect`], [`daemon`]. The edge: [`http`], [`cli`]. What comes from outside:
 //! [`config`], [`secret`], [`clock`].
 //!
 //! # Rules between the rooms
@@ -19,6 +19,7 @@
 pub mod absences;
 pub mod cli;
 pub mod clock;
+pub mod clock_watch;
 pub mod config;
 pub mod daemon;
 pub mod health;

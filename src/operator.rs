@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_audit::Timestamp;
-use claviger_audit::event::{AdminDenied, Event, LogKind};
-use claviger_audit::keyrings::{Illegal, Keyrings};
+use claviger_audit::event::{AdminDenied, ClockConfirmed, Event, LogKind};
+use claviger_audit::keyrings::{Illegal, Keyrings, Rule, State};
 use claviger_audit::record::Asked;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::journal::{Doubt, KeyLog, Receipt, UseLog};
+use crate::clock_watch::ClockWatch;
+use crate::journal::living::Question;
+use crate::journal::{Doubt, KeyLog, LiveTokens, Receipt, TokenCounter, UseLog};
 use crate::keystore::KeystoreError;
 use crate::policy::{Action, DecisionRequest, Identity, Resource};
 use crate::publisher::Publisher;
@@ -56,6 +58,8 @@ pub struct Operator {
     pub keys: KeyLog,
     /// The use log, whose head is named beside every rotation.
     pub uses: UseLog,
+    /// Reads the use log for tokens that are alive.
+    pub tokens: TokenCounter,
     /// Where keys live.
     pub keystores: Keystores,
     /// Has the policies in force.
@@ -66,6 +70,8 @@ pub struct Operator {
     pub wake: Arc<Notify>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Whether the wall clock is trusted.
+    pub watch: Arc<ClockWatch>,
     /// This node.
     pub node: String,
     /// The daemon's own user id.
@@ -147,6 +153,7 @@ impl Operator {
         };
         self.authorise(ask, verb.action(), &keyring).await?;
         self.check_standing(verb.action())?;
+        self.check_clock(&verb, &snapshot.keyrings)?;
         if let Verb::Destroy { key } = &verb {
             self.destroy_in_keystore(key).await?;
         }
@@ -172,6 +179,50 @@ impl Operator {
         }
         self.wake.notify_one();
         Ok(Done { events: events.await.unwrap_or_default(), receipts })
+    }
+
+    /// How many tokens a key that was just compromised signed on this node that can still be alive, for whom and until when; `None` for
+    /// other verbs, and for an imported key, which signed elsewhere. What was done is durable before anything is counted.
+    pub async fn live_tokens(&self, done: &Done) -> Option<LiveTokens> {
+        let compromised = |event: &Event| if let Event::KeyCompromised(event) = event { Some(event.kid.clone()) } else { None };
+        let kid = done.events.iter().find_map(compromised)?;
+        let snapshot = self.keys.snapshot();
+        let (keyring, key) = snapshot.keyrings.key(&kid)?;
+        key.name.as_ref()?;
+        let now = key.entered();
+        let since = now - keyring.overlap_at(key, now);
+        Some(self.tokens.count(Question { kid, now, since, size: self.uses.head().size }).await)
+    }
+
+    /// Takes the clocks of now for right after a step, so that transitions go on (I12).
+    ///
+    /// # Errors
+    ///
+    /// [`Code::NotNow`] if no step is on record.
+    pub async fn confirm_clock(&self, ask: &Ask, reason: String) -> Result<Done, Refusal> {
+        self.authorise_installation(ask, Action::ConfirmClock).await?;
+        self.check_standing(Action::ConfirmClock)?;
+        if self.watch.step_on_record().is_none() {
+            let text = "clock.confirmed: no step of the clock is on record, so there is nothing to confirm";
+            return Err(not_now(Rule::I12, text, None));
+        }
+        let (watch, (report, confirmed)) = (self.watch.clone(), oneshot::channel());
+        let mut report = Some(report);
+        let propose = move |_: &Keyrings, _: Timestamp| {
+            // As they stand with the record: a step that comes after it is another one.
+            let (reading, difference_ms) = watch.read();
+            let event = Event::ClockConfirmed(ClockConfirmed { difference_ms, reason: reason.trim().to_owned() });
+            if let Some(report) = report.take() {
+                let _ = report.send((reading, event.clone()));
+            }
+            Ok(vec![event])
+        };
+        let receipts = self.keys.append(asked(ask), propose).await.map_err(|error| append_refusal(&error))?;
+        let Ok((reading, event)) = confirmed.await else { return Err(Refusal::new(Code::NotReady, "the daemon is stopping")) };
+        // Commit point: the record is durable, and dates may count again.
+        self.watch.confirm(reading);
+        self.wake.notify_one();
+        Ok(Done { events: vec![event], receipts })
     }
 
     /// Waits until a checkpoint with a quorum of cosignatures covers what was done: how many records such a checkpoint covers, or `None`
@@ -284,6 +335,27 @@ impl Operator {
         }
     }
 
+    /// I12: while the clock is in doubt no verb is carried out whose date it decides. Force, a reason on record, overrides it for a rotation.
+    fn check_clock(&self, verb: &Verb, keyrings: &Keyrings) -> Result<(), Refusal> {
+        let dated = match verb {
+            Verb::Rotate { force, .. } => force.is_none(),
+            Verb::Destroy { key } => state_of(keyrings, key) == Some(State::Withdrawn),
+            _ => false,
+        };
+        match self.watch.in_doubt(keyrings).filter(|_| dated) {
+            None => Ok(()),
+            Some(None) => {
+                let text =
+                    "the wall clock was stepped, so dates do not count until it is right or `claviger clock confirm` says that it is";
+                Err(not_now(Rule::I12, text, None))
+            }
+            Some(Some(until)) => {
+                let text = format!("the clock was confirmed after a step, and dates count again from {until} on");
+                Err(not_now(Rule::I12, text, Some(until)))
+            }
+        }
+    }
+
     /// The daemon's own user and root may always suspend and compromise: a broken policy must not protect a stolen key.
     fn is_emergency(&self, ask: &Ask, action: Action) -> bool {
         let local = matches!(ask.caller.identity(), Identity::Unix(uid) if *uid == 0 || *uid == self.own_uid);
@@ -312,6 +384,17 @@ impl Operator {
             Target::Key(key) => Refusal::new(Code::UnknownKey, format!("no key has the kid or name {key:?}")),
         }
     }
+}
+
+fn state_of(keyrings: &Keyrings, key: &str) -> Option<State> {
+    let by_name = || keyrings.key_named(&key.parse().ok()?);
+    keyrings.key(key).or_else(by_name).map(|(_, key)| key.state)
+}
+
+/// A refusal that names its invariant.
+fn not_now(rule: Rule, text: impl Into<String>, until: Option<Timestamp>) -> Refusal {
+    let refusal = Refusal::new(Code::NotNow, format!("{} ({})", text.into(), rule.name()));
+    Refusal { invariant: Some(rule.name().to_owned()), until, ..refusal }
 }
 
 /// The record of a destroyed key, unless somebody else wrote it meanwhile.

@@ -4,7 +4,6 @@
 //! operators' verbs (`operator`), which append and then wake this loop. There is no second path: a compromise is finished here too.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,14 +16,15 @@ use serde_json::Map;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, Monotonic};
+use crate::clock::Clock;
+use crate::clock_watch::{Change, ClockWatch};
 use crate::health::Health;
 use crate::jose::{Protected, SigningInput, Verifier};
 use crate::journal::{AppendError, KeyLog, UseLog};
 use crate::keystore::{Input, Keystore, KeystoreError, Locator, Made};
 use crate::publisher::Publisher;
 use crate::rotation::timing::TICK;
-use crate::rotation::{Conditions, DateGate, Plan, plan, sets_to_serve};
+use crate::rotation::{Conditions, Plan, plan, sets_to_serve};
 use crate::signer::Keystores;
 
 /// How long a self-test signature may take; longer than any request, since nobody waits for it.
@@ -56,26 +56,8 @@ pub struct Rotator {
     pub wake: Arc<Notify>,
     /// Keys that their keystore refused, and when to ask again.
     pub refused: Mutex<BTreeMap<KeyName, Timestamp>>,
-    /// The clocks at the start of the process.
-    pub started: Started,
-    /// Whether the wall clock was stepped since.
-    pub stepped: AtomicBool,
-}
-
-/// Both clocks at one moment.
-#[derive(Clone, Copy, Debug)]
-pub struct Started {
-    /// The wall clock.
-    pub wall: Timestamp,
-    /// The monotonic clock.
-    pub monotonic: Monotonic,
-}
-
-impl Started {
-    /// Reads both clocks.
-    pub fn now(clock: &dyn Clock) -> Self {
-        Self { wall: clock.wall(), monotonic: clock.monotonic() }
-    }
+    /// Whether the wall clock is trusted.
+    pub watch: Arc<ClockWatch>,
 }
 
 /// What follows a step.
@@ -146,7 +128,7 @@ impl Rotator {
 
     /// Plans once more inside the append, with the record's own time, so that every date in the record is counted from it.
     async fn append_planned(&self, unavailable: BTreeMap<String, Timestamp>, refused: BTreeMap<KeyName, Timestamp>) -> Next {
-        let (dates, claim) = (self.date_gate(&self.keys.snapshot().keyrings), random_claim());
+        let (dates, claim) = (self.watch.gate(&self.keys.snapshot().keyrings), random_claim());
         let (uses, node) = (self.uses.clone(), self.node.clone());
         let propose = move |keyrings: &Keyrings, now: Timestamp| {
             let conditions = Conditions { unavailable: &unavailable, refused: &refused, dates, claim };
@@ -243,7 +225,7 @@ impl Rotator {
         keyrings: &Keyrings,
         (unavailable, refused): (&'a BTreeMap<String, Timestamp>, &'a BTreeMap<KeyName, Timestamp>),
     ) -> Conditions<'a> {
-        Conditions { unavailable, refused, dates: self.date_gate(keyrings), claim: random_claim() }
+        Conditions { unavailable, refused, dates: self.watch.gate(keyrings), claim: random_claim() }
     }
 
     fn keystore(&self, name: &str) -> Result<&Arc<dyn Keystore>, KeystoreError> {
@@ -264,39 +246,24 @@ impl Rotator {
         self.keys.record(Event::UsesHead(uses_head(&self.uses, &self.node))).await
     }
 
-    /// I12, after a start: what fell due while nobody watched the clock waits for D + e of monotonic time.
-    fn date_gate(&self, keyrings: &Keyrings) -> DateGate {
-        if self.stepped.load(Ordering::SeqCst) {
-            return DateGate::Paused;
-        }
-        let leads = keyrings.all().filter_map(|keyring| keyring.timing()).map(|settings| settings.timing.lead());
-        let hold = leads.max().unwrap_or_default();
-        if self.clock.monotonic().since(self.started.monotonic) >= hold {
-            return DateGate::Open;
-        }
-        DateGate::Held { due_before: self.started.wall, until: self.started.wall + hold }
-    }
-
     /// I12, while running: a wall clock that moved against the monotonic one by more than e pauses every dated transition.
     async fn watch_clock(&self) -> Result<(), Next> {
-        let snapshot = self.keys.snapshot();
-        let skews = snapshot.keyrings.all().filter_map(|keyring| keyring.timing()).map(|settings| settings.timing.clock_skew_ms);
-        let Some(skew_ms) = skews.min() else { return Ok(()) };
-        let passed = self.clock.monotonic().since(self.started.monotonic);
-        let expected = self.started.wall + passed;
-        let difference_ms = self.clock.wall().millis() - expected.millis();
-        let stepped = difference_ms.unsigned_abs() > skew_ms;
-        if self.stepped.swap(stepped, Ordering::SeqCst) == stepped {
-            return Ok(());
-        }
-        tracing::warn!(difference_ms, "the wall clock and the monotonic clock {}", if stepped { "disagree" } else { "agree again" });
-        let event = if stepped {
-            Event::ClockStepped(ClockStepped { keyring_skew_ms: skew_ms, difference_ms })
-        } else {
-            Event::ClockSettled(ClockSettled { difference_ms })
+        let Some(change) = self.watch.look(&self.keys.snapshot().keyrings) else { return Ok(()) };
+        let event = match change {
+            Change::Stepped { skew_ms, difference_ms } => {
+                tracing::warn!(difference_ms, "the wall clock was stepped: keys rotate no more until it is right or confirmed");
+                Event::ClockStepped(ClockStepped { keyring_skew_ms: skew_ms, difference_ms })
+            }
+            Change::Settled { difference_ms } => {
+                tracing::warn!(difference_ms, "the wall clock and the monotonic clock agree again");
+                Event::ClockSettled(ClockSettled { difference_ms })
+            }
         };
         match self.keys.record(event).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.watch.recorded(change);
+                Ok(())
+            }
             Err(error) => Err(after(Err(error))),
         }
     }

@@ -7,7 +7,7 @@ use claviger_audit::jwks;
 use claviger_audit::keyrings::{Key, Keyring, Keyrings};
 use serde_json::{Value, json};
 
-use crate::journal::LogKey;
+use crate::journal::{LiveTokens, LogKey};
 use crate::operator::Done;
 use crate::rotation::timeline::{self, Entry};
 use crate::upkeep::{Pruned, Turned};
@@ -59,6 +59,13 @@ pub fn done(done: &Done) -> Value {
     let events: Vec<Value> = done.events.iter().filter_map(|event| serde_json::to_value(event).ok()).collect();
     let receipts = done.receipts.iter().map(|r| json!({ "log": &*r.log, "seq": r.seq, "leaf": r.leaf.to_string() }));
     json!({ "events": events, "receipts": receipts.collect::<Vec<_>>() })
+}
+
+/// Tokens of a compromised key that can still be alive.
+pub fn live_tokens(live: &LiveTokens) -> Value {
+    let callers = live.callers.iter().map(|(caller, count)| json!({ "caller": caller, "count": count }));
+    let until = live.until.map(|date| date.to_string());
+    json!({ "count": live.count, "until": until, "callers": callers.collect::<Vec<_>>(), "complete": live.complete })
 }
 
 /// A log that was handed over to another key, with the line that verifiers need from now on.

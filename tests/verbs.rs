@@ -5,15 +5,21 @@
 
 #[path = "verbs/adoption.rs"]
 mod adoption;
+#[path = "verbs/clock.rs"]
+mod clock;
 mod harness;
 #[path = "verbs/keyrings.rs"]
 mod keyrings;
 #[path = "verbs/keys.rs"]
 mod keys;
+#[path = "verbs/moving.rs"]
+mod moving;
 #[path = "verbs/offline.rs"]
 mod offline;
 #[path = "verbs/pruning.rs"]
 mod pruning;
+#[path = "verbs/refusals.rs"]
+mod refusals;
 #[path = "verbs/reload.rs"]
 mod reload;
 #[path = "verbs/stopped.rs"]
@@ -88,9 +94,14 @@ fn eligible_standby(place: &Place<'_>, keyring: &str) -> String {
     })
 }
 
-/// The names of all keys in the token, looked up by a second process beside the daemon.
+/// The names of all keys in the first token, looked up by a second process beside the daemon.
 fn held(hsm: &SoftHsm) -> Vec<KeyName> {
-    let keystore = hsm.open(TOKEN, Arc::new(SystemClock::start()));
+    held_in(hsm, TOKEN)
+}
+
+/// The names of all keys in a token.
+fn held_in(hsm: &SoftHsm, token: &str) -> Vec<KeyName> {
+    let keystore = hsm.open(token, Arc::new(SystemClock::start()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     // The keystore opens on threads of its own.
     let listed = until("the inventory", || runtime.block_on(keystore.inventory("test")).map_err(|error| error.to_string()));

@@ -1,14 +1,16 @@
 //! What can happen: every event of both logs.
 //!
-//! In scope: which events there are and in which log they stand. Their fields are in `payload` and `uses`. Out of scope: whether an event is legal
+//! In scope: which events there are and in which log they stand. Their fields are in `payload`, `clock` and `uses`. Out of scope: whether an event is legal
 //! ([`crate::keyrings`]) and how it becomes bytes ([`crate::record`]).
 
 use serde::de;
 use serde::{Deserialize, Deserializer, Serialize};
 
+mod clock;
 mod payload;
 mod uses;
 
+pub use clock::*;
 pub use payload::*;
 pub use uses::*;
 
@@ -99,6 +101,7 @@ events! {
     "subject.erased" => SubjectErased,
     "clock.stepped" => ClockStepped,
     "clock.settled" => ClockSettled,
+    "clock.confirmed" => ClockConfirmed,
     "admin.denied" => AdminDenied,
     "keys.seen" => KeysSeen,
     "sign" => Sign,

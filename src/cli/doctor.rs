@@ -115,6 +115,12 @@ async fn running(client: Option<Client>, pid: &str) -> Vec<Finding> {
     let served = status["jwks"] == "served";
     let text = status["jwks"].as_str().unwrap_or_default().to_owned();
     findings.push(Finding::new("JWKS", if served { Ok(text) } else { Err(text) }));
+    let difference = &status["clock"]["difference_ms"];
+    let paused = format!(
+        "it moved by {difference} ms against the monotonic clock, and keys do not rotate: set it right, or say `claviger clock confirm`"
+    );
+    let state = if status["clock"]["paused"] == true { Err(paused) } else { Ok("was not stepped".to_owned()) };
+    findings.push(Finding::new("clock", state));
     for row in rows(&status, "keystores") {
         let state = if row["answers"] == true { Ok("answers".to_owned()) } else { Err("does not answer; see the daemon's log".to_owned()) };
         findings.push(Finding::new(format!("keystore {}", output::cell(&row["keystore"])), state));

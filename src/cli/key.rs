@@ -195,7 +195,7 @@ async fn explain(client: &Client, key: &str, format: Format) -> Outcome {
         return Ok(output::json(&answer));
     }
     output::line(format_args!("{} is {} in keyring {}", key, cell(&answer["key"]["state"]), cell(&answer["keyring"])));
-    verb::draw(&answer["story"]);
+    verb::draw(&answer["story"], &answer["clock_paused"]);
     Ok(exit::OK)
 }
 

@@ -148,6 +148,6 @@ async fn plan(client: &Client, keyring: &str, format: Format) -> Outcome {
         return Ok(output::json(&answer));
     }
     output::line(format_args!("now {}", cell(&answer["now"])));
-    verb::draw(&answer["entries"]);
+    verb::draw(&answer["entries"], &answer["clock_paused"]);
     Ok(exit::OK)
 }

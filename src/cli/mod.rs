@@ -13,6 +13,7 @@ use crate::clock::{Clock, SystemClock};
 mod adopt;
 mod audit;
 pub mod client;
+mod clock;
 mod config;
 mod doctor;
 pub mod exit;
@@ -66,6 +67,9 @@ enum Command {
     /// Look at keys, suspend, resume, compromise, abandon, destroy
     #[command(subcommand)]
     Key(key::Command),
+    /// Confirm a clock that was stepped
+    #[command(subcommand)]
+    Clock(clock::Command),
     /// Verify the audit log, show its records, find a token's record, rotate its key, erase a year's pseudonyms, go on after a loss
     #[command(subcommand)]
     Audit(audit::Command),
@@ -144,6 +148,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Sign(args) => sign::run(args, &cli.config, clock, format).await,
         Command::Keyring(command) => keyring::run(command, &client?, format).await,
         Command::Key(command) => key::run(command, &client?, format).await,
+        Command::Clock(command) => clock::run(command, &client?, format).await,
         Command::Audit(audit::Command::Offline(command)) => audit::offline(command, clock.as_ref(), format),
         Command::Audit(audit::Command::Verb(verb)) => audit::run(verb, &client?, format).await,
         Command::Policy(command) => policy::run(command, &cli.config, client, clock, format).await,

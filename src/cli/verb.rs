@@ -48,13 +48,16 @@ pub(super) fn report(done: &Value, format: Format) -> u8 {
     let receipts = done["receipts"].as_array().cloned().unwrap_or_default();
     for (event, receipt) in events.iter().zip(&receipts) {
         output::line(format_args!("{} (record {})", event["event"].as_str().unwrap_or_default().bold(), cell(&receipt["seq"])));
-        let shown = ["kid", "from", "to", "key", "withdraw_after", "next_rotation", "until"];
+        let shown = ["kid", "from", "to", "key", "withdraw_after", "next_rotation", "until", "difference_ms"];
         for name in shown.iter().filter(|name| event.get(**name).is_some_and(|value| !value.is_null())) {
             output::line(format_args!("{name:>16}  {}", cell(&event[*name])));
         }
         if event["event"] == "key.compromised" && event["to"].is_null() {
             output::line("Nobody signs for this keyring until a standby is old enough (I1); `claviger keyring plan` shows when.");
         }
+    }
+    if !done["live_tokens"].is_null() {
+        live_tokens(&done["live_tokens"]);
     }
     if late {
         output::remark("It is done, but not witnessed yet: no quorum has cosigned its record; `claviger doctor` tells of each witness.");
@@ -64,16 +67,27 @@ pub(super) fn report(done: &Value, format: Format) -> u8 {
     code
 }
 
+/// Which tokens of a compromised key can still be alive, and whom to warn.
+fn live_tokens(live: &Value) {
+    let least = if live["complete"] == true { "" } else { "at least " };
+    let until = live["until"].as_str().map(|date| format!(", the last until {date}")).unwrap_or_default();
+    output::line(format_args!("Tokens that it signed on this node and that can still be alive: {least}{}{until}.", live["count"]));
+    for row in live["callers"].as_array().into_iter().flatten() {
+        output::line(format_args!("{:>16}  {}", row["count"], cell(&row["caller"])));
+    }
+}
+
 /// How long verifiers may go on trusting a compromised key.
 pub(super) fn exposure(story: &Value) {
     let stopped = cell(&story["key"]["stopped"]);
-    output::line(format_args!(
-        "It signs nothing since {stopped}. Verifiers that cache as configured forget it within D + e; tokens that it signed live until they expire."
-    ));
+    output::line(format_args!("It signs nothing since {stopped}. Verifiers that cache as configured forget it within D + e."));
 }
 
 /// Draws a timeline: what is done, what is ahead, and what each date hangs on.
-pub(super) fn draw(entries: &Value) {
+pub(super) fn draw(entries: &Value, clock_paused: &Value) {
+    if *clock_paused == true {
+        output::line("The wall clock was stepped: nothing that lies ahead happens before it is right or confirmed (I12).");
+    }
     for entry in entries.as_array().into_iter().flatten() {
         let done = entry["done"] == true;
         let mark = if done { "●".green().to_string() } else { "○".yellow().to_string() };

@@ -14,6 +14,7 @@ use crate::keystore::pkcs11::TokenSelector;
 use crate::policy::{CallerAttributes, ClaimType};
 use crate::secret::SecretFile;
 
+mod impossible;
 mod keyrings;
 mod listeners;
 mod refusals;

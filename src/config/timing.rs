@@ -28,7 +28,6 @@ pub(super) fn timing(
     let given = own.timing(defaults);
     let life = life(purpose, own, &given, at, problems)?;
     let add = |impossible: Impossible| match impossible.setting {
-        "the longest setting" => add(problems, at, impossible),
         "deadline" => add(problems, &Place::of("limits").key("deadline"), impossible),
         setting => add(problems, &at.key(setting), impossible),
     };

@@ -73,8 +73,11 @@ pub(super) fn start_checkpoints(coverage: Coverage, keystores: &Keystores, clock
 
 /// The first records of this run: the start and what is in force.
 pub(super) fn first_records(keys: &KeyLog, config: &Config, policies: Option<Event>) -> Result<Vec<Event>, StartError> {
-    let wishes = setup::wishes(config);
+    let mut wishes = setup::wishes(config);
     let snapshot = keys.snapshot();
+    for keyring in reconcile::take_retired(&snapshot.keyrings, &mut wishes) {
+        tracing::warn!(keyring, "is retired, and nobody signs for it; remove it from the configuration");
+    }
     let changes = reconcile::reconcile(&snapshot.keyrings, &wishes).map_err(|conflicts| StartError::Config(lines(&conflicts)))?;
     for keyring in reconcile::missing(&snapshot.keyrings, &wishes) {
         tracing::warn!(keyring, "not in the configuration; it goes on until `keyring retire` ends it");

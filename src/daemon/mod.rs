@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::clock_watch::ClockWatch;
 use crate::config::{Config, TlsFiles, files};
 use crate::health::Health;
 use crate::http::{App, Parts, RequestLimits};
@@ -23,12 +24,12 @@ use crate::journal::prune::Pruner;
 use crate::journal::pseudonym::Pseudonyms;
 use crate::journal::space::{LOW_PERCENT, Room, Space, VERY_LOW_PERCENT};
 use crate::journal::state::StateError;
-use crate::journal::{Checkpointer, KeyLog, OpenError, UseLog};
+use crate::journal::{Checkpointer, KeyLog, OpenError, TokenCounter, UseLog};
 use crate::metrics::Metrics;
 use crate::operator::{Operator, ReloadRequest};
 use crate::publisher::Publisher;
 use crate::readiness::Readiness;
-use crate::rotator::{Rotator, Started, uses_head};
+use crate::rotator::{Rotator, uses_head};
 use crate::signer::{Keystores, PerCaller, Signer};
 use crate::upkeep::Upkeep;
 
@@ -159,14 +160,17 @@ impl Daemon {
             (clock.clone(), metrics.clone()),
         ));
         let (reload, reloads) = mpsc::channel(RELOADS);
+        let watch = Arc::new(ClockWatch::start(clock.clone()));
         let operator = Arc::new(Operator {
             keys: keys.clone(),
             uses: uses.clone(),
+            tokens: TokenCounter::new(use_log.clone()),
             keystores: keystores.clone(),
             signer: signer.clone(),
             publisher: publisher.clone(),
             wake: wake.clone(),
             clock: clock.clone(),
+            watch: watch.clone(),
             node: config.node.clone(),
             own_uid: rustix::process::geteuid().as_raw(),
             witnesses,
@@ -207,11 +211,8 @@ impl Daemon {
             clock: clock.clone(),
             wake,
             refused: std::sync::Mutex::default(),
-            started: Started::now(clock.as_ref()),
-            stepped: AtomicBool::new(false),
+            watch,
         });
-        let limits =
-            RequestLimits { body: config.limits.body_bytes, batch_body: config.limits.batch_bytes, deadline: config.limits.deadline };
         let app = App::from(Parts {
             signer,
             operator,
@@ -221,7 +222,7 @@ impl Daemon {
             logbook,
             callers: Arc::new(ArcSwap::from_pointee(setup::callers(&config))),
             routes: Arc::new(ArcSwap::from_pointee(setup::routes(&config, &keys.snapshot().keyrings))),
-            limits,
+            limits: request_limits(&config),
             metrics,
             clock,
         });
@@ -385,6 +386,10 @@ impl Daemon {
         }
         tracing::info!("stopped");
     }
+}
+
+fn request_limits(config: &Config) -> RequestLimits {
+    RequestLimits { body: config.limits.body_bytes, batch_body: config.limits.batch_bytes, deadline: config.limits.deadline }
 }
 
 fn per_caller(config: &Config) -> PerCaller {

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::App;
 use super::exchange::{Answer, Exchange, identified, json, json_object};
-use crate::operator::{Verb, keyring_of};
+use crate::operator::{Done, Verb, keyring_of};
 use crate::refusal::{Code, Refusal};
 use crate::rotation::{timeline, verbs};
 use crate::views;
@@ -37,6 +37,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/admin/log/{log}/rotate-key", post(rotate_log_key))
         .route("/admin/log/uses/prune", post(prune))
         .route("/admin/subjects/{year}/erase", post(erase))
+        .route("/admin/clock/confirm", post(confirm_clock))
         .route("/admin/reload", post(reload))
         .route("/admin/status", get(status))
 }
@@ -67,7 +68,8 @@ async fn plan(State(app): State<App>, Path(keyring): Path<String>, request: Requ
         let (snapshot, now) = (app.operator.keyrings(), app.clock.wall());
         let entries = timeline::timeline(&snapshot.keyrings, &keyring, now);
         let entries: Vec<Value> = entries.iter().map(views::entry).collect();
-        Ok(json(StatusCode::OK, &json!({ "keyring": keyring, "now": now.to_string(), "entries": entries })))
+        let paused = app.operator.watch.step_on_record().is_some();
+        Ok(json(StatusCode::OK, &json!({ "keyring": keyring, "now": now.to_string(), "clock_paused": paused, "entries": entries })))
     })
     .await
 }
@@ -79,8 +81,9 @@ async fn explain(State(app): State<App>, Path(key): Path<String>, request: Reque
             return Err(unknown_key(&app, &exchange, &key));
         };
         app.operator.may_read(&exchange.ask, &keyring).await?;
-        let view = views::key_story(&snapshot.keyrings, &key, now);
-        Ok(json(StatusCode::OK, &view.ok_or_else(|| unknown_key(&app, &exchange, &key))?))
+        let mut view = views::key_story(&snapshot.keyrings, &key, now).ok_or_else(|| unknown_key(&app, &exchange, &key))?;
+        view["clock_paused"] = json!(app.operator.watch.step_on_record().is_some());
+        Ok(json(StatusCode::OK, &view))
     })
     .await
 }
@@ -179,6 +182,20 @@ async fn prune(State(app): State<App>, request: Request) -> Response<Body> {
     .await
 }
 
+async fn confirm_clock(State(app): State<App>, request: Request) -> Response<Body> {
+    identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
+        let mut members = json_object(&exchange)?;
+        let reason = text(&mut members, "reason")?;
+        if reason.trim().is_empty() {
+            return Err(malformed("a `reason` is needed; it is recorded"));
+        }
+        let wait = wait_of(&app, &exchange, &members)?;
+        let done = app.operator.confirm_clock(&exchange.ask, reason).await?;
+        answer(&app, &done, wait).await
+    })
+    .await
+}
+
 async fn reload(State(app): State<App>, request: Request) -> Response<Body> {
     identified(app, request, LARGEST_BODY, async |app: App, exchange: Exchange| {
         Ok(json(StatusCode::OK, &app.operator.reload(&exchange.ask).await?))
@@ -200,6 +217,7 @@ async fn status(State(app): State<App>, request: Request) -> Response<Body> {
             "policies": app.signer.rules().load().policies.as_ref().map(crate::policy::PolicySet::len),
             "log": app.readiness.log(),
             "disk": app.readiness.disk(),
+            "clock": json!({ "paused": app.operator.watch.step_on_record().is_some(), "difference_ms": app.operator.watch.read().1 }),
             "log_keys_cut_off": app.upkeep.cut_off(),
             "witnesses": app.operator.witnesses.as_ref().map(|witnesses| witnesses.report()),
         });
@@ -209,15 +227,28 @@ async fn status(State(app): State<App>, request: Request) -> Response<Body> {
 }
 
 async fn perform(app: &App, exchange: &Exchange, verb: Verb, rest: &Map<String, Value>) -> Answer {
+    let wait = wait_of(app, exchange, rest)?;
+    let done = app.operator.perform(&exchange.ask, verb).await?;
+    answer(app, &done, wait).await
+}
+
+/// How long to wait for a quorum once it is done, asked before anything is done.
+fn wait_of(app: &App, exchange: &Exchange, rest: &Map<String, Value>) -> Result<Option<Duration>, Refusal> {
     nothing_else(rest)?;
     let wait = witnessed_within(exchange.query.as_deref())?;
     if wait.is_some() {
         app.operator.may_wait()?;
     }
-    let done = app.operator.perform(&exchange.ask, verb).await?;
-    let mut body = views::done(&done);
+    Ok(wait)
+}
+
+async fn answer(app: &App, done: &Done, wait: Option<Duration>) -> Answer {
+    let mut body = views::done(done);
+    if let Some(live) = app.operator.live_tokens(done).await {
+        body["live_tokens"] = views::live_tokens(&live);
+    }
     let Some(within) = wait else { return Ok(json(StatusCode::OK, &body)) };
-    let size = app.operator.wait_witnessed(&done, within).await?;
+    let size = app.operator.wait_witnessed(done, within).await?;
     body["witnessed"] = json!({ "reached": size.is_some(), "size": size });
     // RFC 9110 section 15.3.3: done, as far as it is ours to do; the witnesses have not said so yet.
     Ok(json(if size.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED }, &body))

@@ -6,7 +6,7 @@
 //!
 //! Files by story: [`disk`] is what a log asks of a file system; `file` writes lines and segments; `committer` is the one thread per log;
 //! [`keys`] and [`uses`] are its two users; `replay` and [`open`] bring a log back, `former` what it goes on from; [`adopt`] lets a log go
-//! on that lost its tail; [`prune`] deletes what is old; [`checkpoint`] signs what the disk holds, with the keys of `tenure`; [`follow`] and
+//! on that lost its tail; [`prune`] deletes what is old; [`living`] counts the tokens that are alive; [`checkpoint`] signs what the disk holds, with the keys of `tenure`; [`follow`] and
 //! [`pages`] read it again, line by line (`lines`), for others; [`witnessed`] keeps their word, and [`standing`] what it means; [`state`],
 //! [`space`] and [`pseudonym`] are the folder, its disk and the keys beside the logs.
 
@@ -28,6 +28,7 @@ pub mod follow;
 mod former;
 pub mod keys;
 mod lines;
+pub mod living;
 pub mod open;
 pub mod pages;
 pub mod peek;
@@ -49,6 +50,7 @@ pub use create::{CreateError, create};
 pub use file::SEGMENT_BYTES;
 pub use follow::{FollowError, Follower};
 pub use keys::{KeyLog, KeySnapshot};
+pub use living::{LiveTokens, TokenCounter};
 pub use open::{OpenError, Opened, Opening, Recovery};
 pub use pages::Pages;
 pub use standing::{Doubt, Standing};

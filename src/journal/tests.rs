@@ -7,6 +7,7 @@ mod fake;
 mod faults;
 mod following;
 mod harness;
+mod living;
 mod prune;
 mod real;
 mod turning;

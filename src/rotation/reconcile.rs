@@ -72,6 +72,13 @@ pub fn reconcile(keyrings: &Keyrings, wishes: &[KeyringWish]) -> Result<Vec<Even
     }
 }
 
+/// Takes those out of the wishes whose keyrings are retired, and gives their names: a file that still has one must not keep a daemon from
+/// starting, for all others would wait for whoever edits it.
+pub fn take_retired(keyrings: &Keyrings, wishes: &mut Vec<KeyringWish>) -> Vec<String> {
+    let is_retired = |wish: &mut KeyringWish| keyrings.keyring(&wish.name).is_some_and(|keyring| keyring.retired.is_some());
+    wishes.extract_if(.., is_retired).map(|wish| wish.name).collect()
+}
+
 /// Keyrings that go on although the file no longer names them, to be reported.
 pub fn missing<'a>(keyrings: &'a Keyrings, wishes: &[KeyringWish]) -> Vec<&'a str> {
     let names: BTreeSet<&str> = wishes.iter().map(|wish| wish.name.as_str()).collect();
@@ -175,5 +182,8 @@ mod tests {
         story.verb(|keyrings, now| super::super::verbs::retire(keyrings, now, "tokens", "test"));
         assert_eq!(missing(&story.keyrings, &[wish("other")]), [""; 0]);
         assert_eq!(reconcile(&story.keyrings, &[wish("tokens")]), Err(vec![Conflict::Retired("tokens".into())]));
+        let mut wishes = vec![wish("tokens"), wish("other"), wish("new")];
+        assert_eq!(take_retired(&story.keyrings, &mut wishes), ["tokens"]);
+        assert_eq!(wishes, [wish("other"), wish("new")]);
     }
 }

@@ -93,8 +93,16 @@ pub struct Impossible {
 /// Every inequality that does not hold, not only the first.
 pub fn solve(settings: &Settings) -> Result<Timing, Vec<Impossible>> {
     let timing = timing_of(settings);
-    let broken = timing.broken();
-    if broken.is_empty() { Ok(timing) } else { Err(broken.iter().map(|broken| explain(broken, settings, &timing)).collect()) }
+    let bounds: Vec<Broken> = timing.broken().into_iter().filter(|broken| !is_sum(broken)).collect();
+    // A sum is told with the parts that it will have, so that whoever follows every remedy is done.
+    let within = within(timing, &bounds);
+    let sums: Vec<Broken> = within.broken().into_iter().filter(is_sum).collect();
+    if bounds.is_empty() && sums.is_empty() {
+        return Ok(timing);
+    }
+    let hint = if bounds.is_empty() { "" } else { " once all settings are within their bounds" };
+    let sums = sums.iter().map(|broken| explain_sum(broken, &within, hint));
+    Err(sums.chain(bounds.iter().map(|broken| explain_bound(broken, settings, &timing))).collect())
 }
 
 /// I6 for the keyrings of one set: 2 x keyrings + rotations within Q + T + 2e + one tick, at most 100 keys.
@@ -156,30 +164,82 @@ fn timing_of(settings: &Settings) -> Timing {
     }
 }
 
-fn explain(broken: &Broken, settings: &Settings, timing: &Timing) -> Impossible {
+/// Whether other settings decide where the bound lies.
+fn is_sum(broken: &Broken) -> bool {
+    matches!(broken.setting, "rotate_every" | "max_exposure")
+}
+
+/// The settings with these bounds kept.
+fn within(timing: Timing, bounds: &[Broken]) -> Timing {
+    let bound = |name: &str| bounds.iter().find(|broken| broken.setting == name);
+    let most = bound("the longest setting").map_or(u64::MAX, |broken| broken.left_ms);
+    let fit = |name: &str, value: u64| value.max(bound(name).map_or(0, |broken| broken.right_ms)).min(most);
+    Timing {
+        jwks_max_age_ms: fit("jwks_max_age", timing.jwks_max_age_ms),
+        jwks_stale_ms: fit("jwks_stale", timing.jwks_stale_ms),
+        verifier_poll_ms: fit("verifier_poll", timing.verifier_poll_ms),
+        propagation_ms: fit("propagation", timing.propagation_ms),
+        token_ttl_ms: fit("token_ttl", timing.token_ttl_ms),
+        clock_skew_ms: fit("clock_skew", timing.clock_skew_ms),
+        signing_lease_ms: fit("signing_lease", timing.signing_lease_ms),
+        deadline_ms: fit("deadline", timing.deadline_ms),
+        // These are on the other side of a sum, which has its own words.
+        rotate_every_ms: timing.rotate_every_ms.min(most),
+        provisioning_budget_ms: fit("provisioning_budget", timing.provisioning_budget_ms),
+        max_exposure_ms: timing.max_exposure_ms.min(most),
+        destroy_after_ms: fit("destroy_after", timing.destroy_after_ms),
+    }
+}
+
+fn explain_sum(broken: &Broken, timing: &Timing, hint: &str) -> Impossible {
     let (d, e, g) = (millis(timing.seen_by_all()), timing.clock_skew_ms, timing.provisioning_budget_ms);
     let missing = broken.right_ms.saturating_sub(broken.left_ms);
+    let (setting, left, right) = (broken.setting, human(broken.left_ms), human(broken.right_ms));
+    let (symbols, sum, (name, value)) = if setting == "rotate_every" {
+        ("D + e + G", format!("{} + {} + {}", human(d), human(e), human(g)), ("provisioning_budget", g))
+    } else {
+        ("D + e", format!("{} + {}", human(d), human(e)), longest_cache(timing))
+    };
+    let problem = format!("{setting} ({left}) must be at least {symbols} = {sum} = {right}{hint}");
+    let remedy = format!("raise {setting} to {right}{}", lower(name, value, missing));
+    Impossible { rule: broken.rule, setting, problem, remedy }
+}
+
+fn explain_bound(broken: &Broken, settings: &Settings, timing: &Timing) -> Impossible {
     let setting = match (broken.setting, settings.life) {
         ("token_ttl", SignatureLife::VerifyWithin(_)) => "verify_within",
         (setting, _) => setting,
     };
     let (left, right) = (human(broken.left_ms), human(broken.right_ms));
-    let raise = format!("raise {setting} to {right}");
-    let (problem, remedy) = match setting {
-        "rotate_every" => {
-            let sum = format_args!("{} + {} + {} = {right}", human(d), human(e), human(g)).to_string();
-            let lower = lower("provisioning_budget", g, missing);
-            (format!("rotate_every ({left}) must be at least D + e + G = {sum}"), format!("{raise}{lower}"))
-        }
-        "max_exposure" => {
-            let sum = format_args!("{} + {} = {right}", human(d), human(e)).to_string();
-            let (name, value) = longest_cache(timing);
-            (format!("max_exposure ({left}) must be at least D + e = {sum}"), format!("{raise}{}", lower(name, value, missing)))
-        }
-        "the longest setting" => (format!("no setting may be longer than {left}, one is {right}"), "lower it".to_owned()),
-        _ => (format!("{setting} ({left}) must be at least {right}"), raise),
-    };
-    Impossible { rule: broken.rule, setting, problem, remedy }
+    if setting != "the longest setting" {
+        let problem = format!("{setting} ({left}) must be at least {right}");
+        return Impossible { rule: broken.rule, setting, problem, remedy: format!("raise {setting} to {right}") };
+    }
+    let too_long: Vec<(&'static str, u64)> = named(settings, timing).into_iter().filter(|(_, value)| *value > broken.left_ms).collect();
+    let found: Vec<String> = too_long.iter().map(|(name, value)| format!("{name} is {}", human(*value))).collect();
+    let names: Vec<&str> = too_long.iter().map(|(name, _)| *name).collect();
+    let problem = format!("no setting may be longer than {left}, {}", found.join(" and "));
+    let remedy = format!("lower {} to {left}", names.join(" and "));
+    Impossible { rule: broken.rule, setting: names.first().copied().unwrap_or(setting), problem, remedy }
+}
+
+/// Every setting under the name that operators write.
+fn named(settings: &Settings, timing: &Timing) -> [(&'static str, u64); 12] {
+    let life = if matches!(settings.life, SignatureLife::TokenTtl(_)) { "token_ttl" } else { "verify_within" };
+    [
+        (life, timing.token_ttl_ms),
+        ("jwks_max_age", timing.jwks_max_age_ms),
+        ("jwks_stale", timing.jwks_stale_ms),
+        ("verifier_poll", timing.verifier_poll_ms),
+        ("propagation", timing.propagation_ms),
+        ("clock_skew", timing.clock_skew_ms),
+        ("signing_lease", timing.signing_lease_ms),
+        ("deadline", timing.deadline_ms),
+        ("rotate_every", timing.rotate_every_ms),
+        ("provisioning_budget", timing.provisioning_budget_ms),
+        ("max_exposure", timing.max_exposure_ms),
+        ("destroy_after", timing.destroy_after_ms),
+    ]
 }
 
 /// The other way out, where lowering one setting alone is enough and leaves at least a second of it.
@@ -270,7 +330,7 @@ mod tests {
             "I1: clock_skew (0s) must be at least 1s; raise clock_skew to 1s",
             "I2: verify_within (0s) must be at least 1s; raise verify_within to 1s",
             "I2: deadline (1ms) must be at least 10ms; raise deadline to 10ms",
-            "I8: no setting may be longer than 36500d, one is 36501d; lower it",
+            "I8: no setting may be longer than 36500d, destroy_after is 36501d; lower destroy_after to 36500d",
         ];
         assert_eq!(refusals(&settings), expected);
     }

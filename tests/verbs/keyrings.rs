@@ -137,9 +137,10 @@ fn a_withdrawn_key_is_destroyed_by_hand_once_its_grace_is_over() {
 #[test]
 fn a_retired_keyring_signs_no_more_and_its_name_is_never_used_again() {
     on_softhsm("keyrings::a_retired_keyring_signs_no_more_and_its_name_is_never_used_again", |hsm| {
-        let place = Place::new(hsm, Setup::new().keyring(Keyring::jwt("access", "ES256")).keyring(Keyring::jwt("other", "ES256")));
+        let short = Keyring::jwt("other", "ES256").set("token_ttl", "2s");
+        let place = Place::new(hsm, Setup::new().keyring(Keyring::jwt("access", "ES256")).keyring(short));
         let mut daemon = place.start();
-        let last = kid(&place, "other", "active");
+        let (last, standby) = (kid(&place, "other", "active"), kid(&place, "other", "published"));
         assert!(fails(&place, DATA, &["keyring", "retire", "other", "--reason", "over"]).contains("--yes"));
         fails(&place, USAGE, &["keyring", "retire", "other", "--yes"]);
         let done = json(&place, &["keyring", "retire", "other", "--reason", "over", "--yes"]);
@@ -153,6 +154,22 @@ fn a_retired_keyring_signs_no_more_and_its_name_is_never_used_again() {
         assert!(place.command(&["keyring", "list"]).contains("retired"));
         fails(&place, LATER, &["keyring", "retire", "other", "--reason", "again", "--yes"]);
         fails(&place, LATER, &["keyring", "rotate", "other", "--force", "--reason", "again"]);
+
+        // The file still has it. A reload says what to do; a start must not wait for that, or all other keyrings would.
+        assert!(fails(&place, DATA, &["policy", "reload"]).contains("remove it from the file"));
+        assert!(daemon.stop().success());
+        let mut daemon = place.start();
+        assert!(daemon.stderr().contains("is retired"), "{}", daemon.stderr());
+        assert_eq!(daemon.demo().sign("access").expect("an answer").status, 200);
+        assert_eq!(daemon.demo().sign("other").expect("an answer").problem(503), "no_signer");
+        place.edit_config(|text| text.split("[keyring.other]").next().unwrap_or_default().to_owned());
+        assert_eq!(json(&place, &["policy", "reload"])["not_in_the_file"], json!([]), "nobody misses it");
+        // Its standby goes at once, its last key when its last token is dead, and no key follows.
+        until("the end of its keys", || {
+            let kids = served(&mut daemon.anonymous());
+            if kids.contains(&last) || kids.contains(&standby) { Err(format!("{kids:?}")) } else { Ok(()) }
+        });
+        assert!(in_state(&place, "other", "published").is_empty() && in_state(&place, "other", "active").is_empty());
         place.check(daemon);
     });
 }

@@ -1,5 +1,6 @@
 //! `claviger key`: list, show, explain, suspend, resume, compromise, abandon.
 
+use claviger_audit::Timestamp;
 use claviger_audit::names::KeyName;
 use serde_json::{Value, json};
 
@@ -97,7 +98,7 @@ fn a_suspended_key_does_not_sign_until_it_is_resumed() {
 #[test]
 fn a_compromised_key_is_gone_before_the_verb_returns_and_the_standby_signs() {
     on_softhsm("keys::a_compromised_key_is_gone_before_the_verb_returns_and_the_standby_signs", |hsm| {
-        let place = Place::new(hsm, one_keyring());
+        let place = Place::new(hsm, Setup::new().keyring(Keyring::jwt("access", "ES256").set("token_ttl", "10m")));
         let mut daemon = place.start();
         let (mut demo, mut client) = (daemon.demo(), daemon.anonymous());
         let (active, standby) = (kid(&place, "access", "active"), eligible_standby(&place, "access"));
@@ -106,14 +107,24 @@ fn a_compromised_key_is_gone_before_the_verb_returns_and_the_standby_signs() {
         let said = fails(&place, DATA, &["key", "compromise", &active, "--since", future, "--reason", "x", "--yes"]);
         assert!(said.contains("future"), "{said}");
         assert!(served(&mut client).contains(&active), "nothing happened yet");
+        let mut socket = place.sign_socket();
+        let signed = [demo.sign("access"), socket.sign("access"), demo.sign("access"), demo.sign("access")];
+        let ends = signed.map(|answer| answer.expect("an answer").ok()["exp"].as_i64().expect("seconds"));
+        let until = Timestamp::from_seconds(ends.into_iter().max().expect("four")).to_string();
 
         let done = json(&place, &["key", "compromise", &active, "--reason", "stolen", "--yes"]);
         assert_eq!((&done["events"][0]["kid"], &done["events"][0]["to"]), (&json!(active), &json!(standby)));
+        let uid = format!("unix:uid={}", rustix::process::geteuid().as_raw());
+        let callers = json!([{ "caller": "token:demo", "count": 3 }, { "caller": uid, "count": 1 }]);
+        assert_eq!(done["live_tokens"], json!({ "count": 4, "until": until, "callers": callers, "complete": true }));
         assert!(!served(&mut client).contains(&active), "out of the set before the verb returns");
         assert_eq!(demo.sign("access").expect("an answer").ok()["kid"], standby.as_str(), "and no gap");
         gone(&place, hsm, &active);
         fails(&place, LATER, &["key", "compromise", &active, "--reason", "again", "--yes"]);
         assert_eq!(json(&place, &["key", "show", &active])["compromised_since"].as_str().map(str::len), Some(24), "its mark stays");
+        // The standby signed one token, and people are told as programs are.
+        let told = place.command(&["key", "compromise", &standby, "--reason", "stolen too", "--yes"]);
+        assert!(told.contains("can still be alive: 1, the last until ") && told.contains("1  token:demo"), "{told}");
         place.check(daemon);
     });
 }

@@ -459,24 +459,6 @@ pub struct UsesHead {
     pub root: Hash,
 }
 
-/// The wall clock and the monotonic clock disagree by more than e: transitions pause (I12).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClockStepped {
-    /// The smallest e in force.
-    pub keyring_skew_ms: u64,
-    /// Wall minus monotonic.
-    pub difference_ms: i64,
-}
-
-/// They agree again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClockSettled {
-    /// Wall minus monotonic.
-    pub difference_ms: i64,
-}
-
 /// Somebody asked for a verb and was refused by policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -84,6 +84,7 @@ impl Keyrings {
                 self.lost_keystores.remove(&e.keystore);
                 Ok(())
             }
+            Event::ClockConfirmed(e) => need(!e.reason.trim().is_empty(), Rule::Form, "confirming a clock needs a reason"),
             // The rest tells a story and changes no key.
             _ => Ok(()),
         }

@@ -4,8 +4,8 @@
 
 use super::*;
 use crate::event::{
-    DaemonStop, Event, JwksServed, KeyCompromised, KeyCreated, KeyImported, KeyPublished, KeyRequested, KeyRotated, KeyWithdrawn,
-    KeyringChanged, KeyringTiming, LogCreated, RotationReason, SubjectErased, UsesPruned,
+    ClockConfirmed, DaemonStop, Event, JwksServed, KeyCompromised, KeyCreated, KeyImported, KeyPublished, KeyRequested, KeyRotated,
+    KeyWithdrawn, KeyringChanged, KeyringTiming, LogCreated, RotationReason, SubjectErased, UsesPruned,
 };
 use crate::record::Record;
 use crate::timing::tests::defaults;
@@ -365,4 +365,12 @@ fn only_what_is_known_is_pruned_and_nothing_twice() {
     assert_eq!(log.refused(erased("a", 2026)).0, Rule::Form);
     log.ok(erased("b", 2026));
     log.ok(erased("a", 2027));
+}
+
+#[test]
+fn a_clock_is_confirmed_with_a_reason() {
+    let mut log = Log::standing();
+    let confirmed = |reason: &str| Event::ClockConfirmed(ClockConfirmed { difference_ms: 40_000, reason: reason.into() });
+    assert_eq!(log.refused(confirmed(" ")).0, Rule::Form);
+    log.ok(confirmed("the time server was right"));
 }

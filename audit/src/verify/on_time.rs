@@ -4,8 +4,8 @@
 //! did not do it. Out of scope: what came too early, which the transition table refuses.
 //!
 //! An honest log must never fail, so a duty is late only if nothing excused it for a whole tolerance on end: a daemon ran (from its start,
-//! and D + e after it, until its stop or, where there was none, the last record before the next start), its clock was not in doubt (I12),
-//! and, where a new key is needed for it, neither a keystore was recorded as lost nor the key as rejected, and no operator changed what is
+//! and D + e after it, until its stop or, where there was none, the last record before the next start), its clock was not in doubt (I12;
+//! a clock that an operator confirmed counts D + e later, as after a start), and, where a new key is needed for it, neither a keystore was recorded as lost nor the key as rejected, and no operator changed what is
 //! to be done. A machine that sleeps looks as if it ran until `clock.stepped` says so, a little after it woke; so a finding counts only
 //! once the log goes on for long enough without that record.
 
@@ -82,8 +82,8 @@ pub(super) struct OnTime {
     running: BTreeSet<String>,
     /// Nodes whose clock is in doubt.
     stepped: BTreeSet<String>,
-    /// The time of the last `daemon.start`.
-    started: Timestamp,
+    /// The time of the last `daemon.start` or `clock.confirmed`: dates wait for D + e after it.
+    trusted_from: Timestamp,
     rejected: BTreeSet<KeyName>,
     owed: BTreeMap<String, BTreeMap<Duty, Owed>>,
     /// Nothing is late before this.
@@ -94,8 +94,8 @@ pub(super) struct OnTime {
 impl Default for OnTime {
     fn default() -> Self {
         let (running, stepped, rejected) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let (started, earliest) = (Timestamp::default(), NEVER);
-        Self { running, stepped, started, rejected, owed: BTreeMap::new(), earliest, doubtful: Vec::new() }
+        let (trusted_from, earliest) = (Timestamp::default(), NEVER);
+        Self { running, stepped, trusted_from, rejected, owed: BTreeMap::new(), earliest, doubtful: Vec::new() }
     }
 }
 
@@ -116,7 +116,7 @@ impl OnTime {
     }
 
     fn judge(&mut self, keyrings: &Keyrings, now: Timestamp, at: &Location) {
-        let held_until = self.started + longest_lead(keyrings);
+        let held_until = self.trusted_from + longest_lead(keyrings);
         self.earliest = NEVER;
         for (name, duties) in &mut self.owed {
             for (duty, owed) in duties {
@@ -169,13 +169,17 @@ impl OnTime {
     fn follow(&mut self, record: &Record) {
         match &record.event {
             Event::DaemonStart(_) => {
-                self.started = record.time;
+                self.trusted_from = record.time;
                 self.stepped.remove(&record.node);
                 self.running.insert(record.node.clone());
             }
             Event::DaemonStop(_) => drop(self.running.remove(&record.node)),
             Event::ClockStepped(_) => drop(self.stepped.insert(record.node.clone())),
             Event::ClockSettled(_) => drop(self.stepped.remove(&record.node)),
+            Event::ClockConfirmed(_) => {
+                self.trusted_from = record.time;
+                self.stepped.remove(&record.node);
+            }
             Event::KeystoreRejected(event) => self.rejected.extend(event.key.clone()),
             _ => {}
         }
@@ -211,6 +215,7 @@ fn concern<'r>(keyrings: &'r Keyrings, record: &'r Record) -> Concern<'r> {
         | Event::DaemonStop(_)
         | Event::ClockStepped(_)
         | Event::ClockSettled(_)
+        | Event::ClockConfirmed(_)
         | Event::KeystoreLost(_)
         | Event::KeystoreRecovered(_)
         | Event::KeystoreRejected(_)
@@ -270,7 +275,7 @@ fn step_time(keyring: &Keyring) -> Duration {
     Duration::from_millis(budget) + TICK + STALL
 }
 
-/// How long a daemon waits after its start before it acts on dates that fell due meanwhile (I12).
+/// How long a daemon waits after its start, or after its clock was confirmed, before it acts on dates (I12).
 fn longest_lead(keyrings: &Keyrings) -> Duration {
     keyrings.all().filter_map(Keyring::timing).map(|in_force| in_force.timing.lead()).max().unwrap_or_default()
 }

@@ -237,6 +237,7 @@ fn only_what_a_daemon_could_do_is_late() {
     let stop = || Event::DaemonStop(DaemonStop { reason: "asked to".into() });
     let stepped = || Event::ClockStepped(ClockStepped { keyring_skew_ms: 30_000, difference_ms: 40_000 });
     let settled = || Event::ClockSettled(ClockSettled { difference_ms: 0 });
+    let confirmed = || Event::ClockConfirmed(ClockConfirmed { difference_ms: 40_000, reason: "the time server was right".into() });
     let suspended = || Event::KeySuspended(KeySuspended { kid: builder::kid(1), reason: "doubt".into() });
     let resumed = || Event::KeyResumed(KeyResumed { kid: builder::kid(1), reason: "cleared".into() });
     let recovered = |keystore: &str| Event::KeystoreRecovered(KeystoreRecovered { keystore: keystore.into() });
@@ -246,6 +247,8 @@ fn only_what_a_daemon_could_do_is_late() {
         vec![(before, stop()), (10_800 - 2_500, start())],
         vec![(before, start()), (10_800 - 2_500, start())],
         vec![(before, stepped()), (short, settled())],
+        // A clock that was confirmed is followed by D + e too.
+        vec![(before, stepped()), (10_800 - 2_500, confirmed())],
         vec![(before, suspended()), (short, resumed())],
         vec![(before, lost("hsm")), (short, recovered("hsm"))],
         // The machine slept, and its clock was looked at a little after it woke.
@@ -256,6 +259,7 @@ fn only_what_a_daemon_could_do_is_late() {
     for lame in [
         vec![(before, stop()), (10_800 - 2_600, start())],
         vec![(before, stepped()), (10_800 - 1_700, settled())],
+        vec![(before, stepped()), (10_800 - 2_600, confirmed())],
         vec![(before, suspended()), (10_800 - 1_700, resumed())],
         vec![(before, lost("hsm")), (10_800 - 1_700, recovered("hsm"))],
         vec![(before, lost("other"))],

@@ -136,12 +136,12 @@ fn a_timing_that_cannot_hold_names_inequality_numbers_and_the_way_out() {
         errors("token_ttl = \"15m\"", "rotate_every = '20m'\nmax_exposure = '10m'\nclock_skew = '500ms'"),
         [
             format!(
-                "{at}.rotate_every: I5: rotate_every (20m) must be at least D + e + G = 15m 10s + 500ms + 10m = 25m 10s 500ms; raise \
-                 rotate_every to 25m 10s 500ms, or lower provisioning_budget to 4m 49s 500ms"
+                "{at}.rotate_every: I5: rotate_every (20m) must be at least D + e + G = 15m 10s + 1s + 10m = 25m 11s once all \
+                 settings are within their bounds; raise rotate_every to 25m 11s, or lower provisioning_budget to 4m 49s"
             ),
             format!(
-                "{at}.max_exposure: I4: max_exposure (10m) must be at least D + e = 15m 10s + 500ms = 15m 10s 500ms; raise max_exposure to \
-                 15m 10s 500ms, or lower verifier_poll to 4m 49s 500ms"
+                "{at}.max_exposure: I4: max_exposure (10m) must be at least D + e = 15m 10s + 1s = 15m 11s once all settings are \
+                 within their bounds; raise max_exposure to 15m 11s, or lower verifier_poll to 4m 49s"
             ),
             format!("{at}.clock_skew: I1: clock_skew (500ms) must be at least 1s; raise clock_skew to 1s"),
         ]
@@ -152,7 +152,7 @@ fn a_timing_that_cannot_hold_names_inequality_numbers_and_the_way_out() {
     );
     assert_eq!(
         errors("token_ttl = \"15m\"", "destroy_after = '36501d'"),
-        [format!("{at}: I8: no setting may be longer than 36500d, one is 36501d; lower it")]
+        [format!("{at}.destroy_after: I8: no setting may be longer than 36500d, destroy_after is 36501d; lower destroy_after to 36500d")]
     );
 }
 

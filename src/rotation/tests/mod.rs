@@ -23,6 +23,7 @@ use super::timing::{Settings, solve};
 mod check;
 mod planning;
 mod simulation;
+mod solver;
 mod telling;
 mod verbs;
 mod verified;
