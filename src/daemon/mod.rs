@@ -24,6 +24,7 @@ use crate::journal::pseudonym::Pseudonyms;
 use crate::journal::space::{LOW_PERCENT, Room, Space, VERY_LOW_PERCENT};
 use crate::journal::state::StateError;
 use crate::journal::{Checkpointer, KeyLog, OpenError, UseLog};
+use crate::lateness::Lateness;
 use crate::metrics::Metrics;
 use crate::operator::{Operator, ReloadRequest};
 use crate::publisher::Publisher;
@@ -185,18 +186,6 @@ impl Daemon {
         });
         // Before anything is recorded that names a subject.
         upkeep.resume();
-        let readiness = Arc::new(Readiness {
-            keys: keys.clone(),
-            uses: uses.clone(),
-            publisher: publisher.clone(),
-            health: health.clone(),
-            keystores: keystores.keys().cloned().collect(),
-            checkpoints: checkpoints.clone(),
-            space: Arc::default(),
-            clock: clock.clone(),
-            stopping: AtomicBool::new(false),
-            expired: AtomicBool::new(false),
-        });
         let rotator = Arc::new(Rotator {
             keys: keys.clone(),
             uses: uses.clone(),
@@ -210,8 +199,20 @@ impl Daemon {
             started: Started::now(clock.as_ref()),
             stepped: AtomicBool::new(false),
         });
-        let limits =
-            RequestLimits { body: config.limits.body_bytes, batch_body: config.limits.batch_bytes, deadline: config.limits.deadline };
+        let readiness = Arc::new(Readiness {
+            keys: keys.clone(),
+            uses: uses.clone(),
+            publisher: publisher.clone(),
+            health: health.clone(),
+            keystores: keystores.keys().cloned().collect(),
+            checkpoints: checkpoints.clone(),
+            space: Arc::default(),
+            rotator: rotator.clone(),
+            lateness: Lateness::default(),
+            clock: clock.clone(),
+            stopping: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
+        });
         let app = App::from(Parts {
             signer,
             operator,
@@ -221,7 +222,7 @@ impl Daemon {
             logbook,
             callers: Arc::new(ArcSwap::from_pointee(setup::callers(&config))),
             routes: Arc::new(ArcSwap::from_pointee(setup::routes(&config, &keys.snapshot().keyrings))),
-            limits,
+            limits: request_limits(&config),
             metrics,
             clock,
         });
@@ -261,7 +262,9 @@ impl Daemon {
         for (name, keystore) in &self.keystores {
             let (health, name, keystore, stop) = (self.health.clone(), name.clone(), keystore.clone(), stop.clone());
             // Not waited for at the stop: a keystore that hangs must not hold it.
-            tokio::spawn(async move { health.watch(name, keystore, stop).await });
+            tokio::spawn(async move {
+                tokio::join!(health.watch(name.clone(), keystore.clone(), stop.clone()), health.watch_orphans(name, keystore, stop))
+            });
         }
         let (rotator, stopped) = (self.rotator.clone(), stop.clone());
         tokio::spawn(async move { rotator.run(stopped).await });
@@ -288,6 +291,7 @@ impl Daemon {
             tokio::select! {
                 _ = looks.tick() => {
                     self.look_at_disk();
+                    self.app.readiness.look();
                     if let Some(reason) = self.keys.poisoned().or_else(|| self.uses.poisoned()) {
                         return self.outlive_the_log(&reason, (&mut terminate, &mut interrupt)).await;
                     }
@@ -385,6 +389,10 @@ impl Daemon {
         }
         tracing::info!("stopped");
     }
+}
+
+fn request_limits(config: &Config) -> RequestLimits {
+    RequestLimits { body: config.limits.body_bytes, batch_body: config.limits.batch_bytes, deadline: config.limits.deadline }
 }
 
 fn per_caller(config: &Config) -> PerCaller {
