@@ -1,6 +1,6 @@
 //! Lateness is loud: the real daemon says what is late, or will be, in `/readyz`, in its metrics and in `doctor`; and says when it is over.
 //!
-//! In scope: a keystore that goes while rotations fall due, a suspended key, orphans, and that every metric which the alert rules of
+//! In scope: a keystore that goes while rotations fall due, a suspended key, orphans, and that every metric which the alert rules and the board of
 //! `deploy/` name is exported. Out of scope: when exactly each risk begins (unit tests of `rotation::risk`), and what the rules say
 //! (promtool, in `deploy/prometheus/alerts_test.yml`).
 
@@ -25,6 +25,8 @@ use serde_json::Value;
 const SECONDS: &[(&str, &str)] = &[("rotate_every", "6s"), ("provisioning_budget", "1s"), ("destroy_after", "1s")];
 /// The alert rules that are shipped.
 const RULES: &str = include_str!("../deploy/prometheus/alerts.yml");
+/// The board that is shipped.
+const BOARD: &str = include_str!("../deploy/grafana/claviger.json");
 
 /// The risks in `/readyz`, which is green whatever they are.
 fn risks(client: &mut Client) -> Vec<Value> {
@@ -138,10 +140,10 @@ fn an_orphan_is_counted_and_named_to_operators_alone() {
     });
 }
 
-/// The names that a rule's expressions use; recording rules and annotations name none that are not also there.
-fn names_in_rules() -> BTreeSet<String> {
+/// The metrics that rules and board name.
+fn names(text: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    RULES.split(|c| !is_name(c)).filter(|word| word.starts_with("claviger_")).map(str::to_owned).collect()
+    text.split(|c| !is_name(c)).filter(|word| word.starts_with("claviger_")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -157,8 +159,8 @@ fn alerts_name_only_risks_that_exist() {
 /// With a witness, a signature, a key that retires and one that is suspended, there is a series for everything. What no test can bring
 /// about here is counted from the start: a signature that does not verify.
 #[test]
-fn every_metric_that_an_alert_names_is_exported() {
-    on_softhsm("every_metric_that_an_alert_names_is_exported", |hsm| {
+fn every_metric_that_rules_and_board_name_is_exported() {
+    on_softhsm("every_metric_that_rules_and_board_name_is_exported", |hsm| {
         let keyrings = Setup::new().keyring(Keyring::jwt("access", "ES256")).keyring(Keyring::jwt("second", "ES256"));
         let place = Place::new(hsm, keyrings);
         let witness = Witness::start("w1", 11);
@@ -177,8 +179,10 @@ fn every_metric_that_an_alert_names_is_exported() {
         let of_access = client.get("/readyz/sign?keyring=access").ok();
         assert_eq!(rows(&of_access), [Value::Null; 0], "another keyring's risk");
 
-        let named = names_in_rules();
-        assert!(named.len() > 10, "{named:?}");
+        let _: Value = serde_json::from_str(BOARD).expect("the board is JSON");
+        let (rules, board) = (names(RULES), names(BOARD));
+        assert!(rules.len() > 10 && board.len() > 10, "{rules:?} {board:?}");
+        let named: BTreeSet<String> = rules.union(&board).cloned().collect();
         until("every name", || {
             let text = client.get("/metrics").text();
             let series = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next());

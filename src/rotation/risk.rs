@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use claviger_audit::Timestamp;
-use claviger_audit::jwks::{self, MOST_KEYS_IN_SET};
+use claviger_audit::jwks::{self, MOST_KEYS_IN_SET, SetName};
 use claviger_audit::keyrings::{Key, Keyring, Keyrings, State};
 use claviger_audit::timing::Timing;
 
@@ -161,15 +161,27 @@ fn common(keyrings: &Keyrings, now: Timestamp, facts: &Facts) -> Vec<Risk> {
             format!("the newest records of the log {log} are covered by no checkpoint: see whether the keystore of the log's key signs");
         risk(Code::LogUncovered, detail, Some(*since))
     });
-    let full = keyrings.sets().into_iter().filter_map(|set| {
-        let held = keyrings.published_in(&set);
+    let full = sets(keyrings).into_iter().filter(|(_, (held, lives))| *held >= NEARLY_FULL && *lives).map(|(set, (held, _))| {
         let detail = format!(
-            "the set {set} holds {held} keys of at most {MOST_KEYS_IN_SET}: at that size no next key is published in it; rotate less often, or spread its keyrings over several issuers"
+            "the set {set} holds {held} keys of at most {MOST_KEYS_IN_SET}: at that size no next key is published in it; rotate less often, or \
+             spread its keyrings over several issuers"
         );
-        let lives = keyrings.all().any(|keyring| keyring.retired.is_none() && jwks::sets_of(keyring).contains(&set));
-        (held >= NEARLY_FULL && lives).then(|| risk(Code::SetNearlyFull, detail, None))
+        risk(Code::SetNearlyFull, detail, None)
     });
     dead.chain(paused).chain(disk).chain(uncovered).chain(full).collect()
+}
+
+/// How many keys each set holds, and whether some keyring of it is not retired; in one pass, for there may be ten thousand keyrings.
+fn sets(keyrings: &Keyrings) -> BTreeMap<SetName, (usize, bool)> {
+    let mut sets: BTreeMap<SetName, (usize, bool)> = BTreeMap::new();
+    for keyring in keyrings.all() {
+        for set in jwks::sets_of(keyring) {
+            let (held, lives) = sets.entry(set).or_default();
+            *held += keyring.published().count();
+            *lives |= keyring.retired.is_none();
+        }
+    }
+    sets
 }
 
 /// Keys that the plan should have withdrawn a tick ago.
