@@ -23,6 +23,7 @@ pub struct Absences {
 
 #[derive(Debug)]
 struct Absence {
+    since: Timestamp,
     pause: Duration,
     retry: Timestamp,
 }
@@ -31,10 +32,11 @@ impl Absences {
     /// Notes a failure; returns whether the keystore answered until now. `after` is what the keystore itself asks for.
     pub fn failed(&self, keystore: &str, after: Option<Duration>, now: Timestamp) -> bool {
         let mut absences = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = absences.get(keystore).map(|absence| absence.pause);
-        let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
+        let before = absences.get(keystore).map(|absence| (absence.since, absence.pause));
+        let pause = before.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+        let since = before.map_or(now, |(since, _)| since);
         let wait = pause.max(after.unwrap_or_default()).min(LONGEST_PAUSE);
-        absences.insert(keystore.to_owned(), Absence { pause, retry: now + wait });
+        absences.insert(keystore.to_owned(), Absence { since, pause, retry: now + wait });
         before.is_none()
     }
 
@@ -48,6 +50,12 @@ impl Absences {
     pub fn retry_dates(&self) -> BTreeMap<String, Timestamp> {
         let absences = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
         absences.iter().map(|(name, absence)| (name.clone(), absence.retry)).collect()
+    }
+
+    /// Since when each absent keystore does not answer.
+    pub fn since(&self) -> BTreeMap<String, Timestamp> {
+        let absences = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        absences.iter().map(|(name, absence)| (name.clone(), absence.since)).collect()
     }
 
     /// Whether the keystore answered when it was last asked.
@@ -71,9 +79,11 @@ mod tests {
         assert!(!absences.failed("hsm", None, now));
         assert_eq!(absences.retry_dates()["hsm"], now + FIRST_PAUSE * 2);
         for _ in 0..100 {
-            absences.failed("hsm", Some(Duration::from_secs(3600)), now);
+            absences.failed("hsm", Some(Duration::from_secs(3600)), now + FIRST_PAUSE);
         }
-        assert_eq!(absences.retry_dates()["hsm"], now + LONGEST_PAUSE);
+        assert_eq!(absences.retry_dates()["hsm"], now + FIRST_PAUSE + LONGEST_PAUSE);
+        assert_eq!(absences.since()["hsm"], now, "since the first failure");
         assert!(absences.answered("hsm") && absences.is_up("hsm") && !absences.answered("hsm"));
+        assert!(absences.since().is_empty());
     }
 }

@@ -1,14 +1,16 @@
 //! Whether each keystore answers: asked every few seconds off the request path, and recorded when it changes.
 //!
-//! In scope: the periodic question, `keystore.lost` and `keystore.recovered`. Out of scope: a keystore's own recovery (its adapter's) and the
-//! rotation that waits for it (it is woken).
+//! In scope: the periodic question, `keystore.lost` and `keystore.recovered`; and, much more rarely, whether it holds keys of ours that no
+//! record names. Out of scope: a keystore's own recovery (its adapter's) and the rotation that waits for it (it is woken).
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use claviger_audit::Timestamp;
 use claviger_audit::event::{Event, KeystoreLost, KeystoreRecovered};
+use claviger_audit::keyrings::Keyrings;
+use claviger_audit::names::{KeyName, LOG_KEYRING};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +22,10 @@ use crate::keystore::{Keystore, KeystoreError};
 /// How often a keystore is asked; idle tokens drop their sessions after 30 s at the earliest.
 const EVERY: Duration = Duration::from_secs(2);
 
+/// How often it is looked what a keystore holds: a listing takes one of its workers for longer than a signature does, and orphans are rare.
+const INVENTORY_EVERY: Duration = Duration::from_hours(1);
+/// How long a listing may take before it is given up until the next time.
+const INVENTORY: Duration = Duration::from_mins(1);
 /// How often a keystore is asked while it opens, and how long it may take.
 const OPENING_POLL: Duration = Duration::from_millis(50);
 const OPENING: Duration = Duration::from_secs(10);
@@ -37,10 +43,19 @@ pub async fn wait_for(keystore: &dyn Keystore, clock: &dyn Clock) -> Result<(), 
     }
 }
 
+/// The keys among those that a keystore holds which no record names. They are told, never deleted: nothing uses them, and an operator
+/// should know who made them. The keyrings must be newer than the listing, else a key that is just being made would be one.
+pub fn orphans(held: &BTreeSet<KeyName>, keyrings: &Keyrings) -> Vec<KeyName> {
+    let known = |name: &&KeyName| keyrings.key_named(name).is_some() || name.keyring() == LOG_KEYRING;
+    held.iter().filter(|name| !known(name)).cloned().collect()
+}
+
 /// Knows which keystores answer. One per daemon.
 pub struct Health {
     keys: KeyLog,
     absences: Absences,
+    /// What the last listing of each keystore found.
+    orphans: Mutex<BTreeMap<String, Vec<KeyName>>>,
     clock: Arc<dyn Clock>,
     wake: Arc<Notify>,
 }
@@ -48,7 +63,7 @@ pub struct Health {
 impl Health {
     /// Every keystore counts as answering until it does not.
     pub fn new(keys: KeyLog, clock: Arc<dyn Clock>, wake: Arc<Notify>) -> Self {
-        Self { keys, absences: Absences::default(), clock, wake }
+        Self { keys, absences: Absences::default(), orphans: Mutex::default(), clock, wake }
     }
 
     /// Asks one keystore until the stop.
@@ -66,6 +81,48 @@ impl Health {
                 () = tokio::time::sleep(EVERY) => {}
             }
         }
+    }
+
+    /// Looks what a keystore holds, once it answers and then every hour, until the stop. It delays no question whether it answers.
+    pub async fn watch_orphans(&self, name: String, keystore: Arc<dyn Keystore>, stop: CancellationToken) {
+        loop {
+            let pause = if self.is_up(&name) { INVENTORY_EVERY } else { EVERY };
+            if pause == INVENTORY_EVERY {
+                self.look_for_orphans(&name, keystore.as_ref()).await;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn look_for_orphans(&self, name: &str, keystore: &dyn Keystore) {
+        let Some(installation) = self.keys.snapshot().keyrings.origin().map(|origin| origin.installation.clone()) else { return };
+        let held = match tokio::time::timeout(INVENTORY, keystore.inventory(&installation)).await {
+            Ok(Ok(held)) => held.into_iter().map(|(name, _)| name).collect(),
+            Ok(Err(error)) => return tracing::debug!(keystore = name, %error, "what the keystore holds could not be listed"),
+            Err(_) => return tracing::debug!(keystore = name, "what the keystore holds could not be listed in time"),
+        };
+        let orphans = orphans(&held, &self.keys.snapshot().keyrings);
+        if !orphans.is_empty() {
+            tracing::warn!(
+                keystore = name,
+                count = orphans.len(),
+                "a keystore holds keys that no record names; `claviger doctor` says which"
+            );
+        }
+        self.orphans.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), orphans);
+    }
+
+    /// Keys that the keystore holds and no record names, as the last listing found them; `None` before the first.
+    pub fn orphans(&self, keystore: &str) -> Option<Vec<KeyName>> {
+        self.orphans.lock().unwrap_or_else(PoisonError::into_inner).get(keystore).cloned()
+    }
+
+    /// Since when each keystore that does not answer has not.
+    pub fn away(&self) -> BTreeMap<String, Timestamp> {
+        self.absences.since()
     }
 
     /// When to ask each absent keystore again.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use claviger_audit::event::LogKind;
 use claviger_audit::keyrings::{Keyrings, State};
-use claviger_audit::names::{KeyName, LOG_KEYRING};
+use claviger_audit::names::KeyName;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -81,8 +81,7 @@ fn compare(keystore: &str, held: &BTreeSet<KeyName>, keyrings: &Keyrings) -> Vec
             Err(format!("the log says that it lives in {keystore}, but it is not there: rotate, or restore the token")),
         )
     });
-    let known = |name: &&KeyName| keyrings.key_named(name).is_some() || name.keyring() == LOG_KEYRING;
-    let orphans = held.iter().filter(|name| !known(name)).map(|name| {
+    let orphans = health::orphans(held, keyrings).into_iter().map(|name| {
         Finding::new(
             format!("key {name}"),
             Err(format!("an orphan: {keystore} holds it, and no record names it. Nothing uses it; look who made it")),

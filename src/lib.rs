@@ -7,8 +7,8 @@
 //!
 //! Pure rooms, without I/O, async, clock, randomness or tracing: [`rotation`], [`policy`], [`jose`]. Ports, a contract in prose and its
 //! adapters: [`keystore`], [`journal`]. The shell, each story told in one place: [`signer`], [`rotator`], [`publisher`], [`operator`],
-//! [`upkeep`], [`witness`], [`logbook`], [`health`], [`clock_watch`], [`inspect`], [`daemon`]. The edge: [`http`], [`cli`]. What comes from outside:
-//! [`config`], [`secret`], [`clock`].
+//! [`upkeep`], [`witness`], [`logbook`], [`health`], [`clock_watch`], [`lateness`], [`readiness`], [`inspect`], [`daemon`]. The edge:
+//! [`http`], [`cli`]. What comes from outside: [`config`], [`secret`], [`clock`].
 //!
 //! # Rules between the rooms
 //!
@@ -28,6 +28,7 @@ pub mod inspect;
 pub mod jose;
 pub mod journal;
 pub mod keystore;
+pub mod lateness;
 pub mod logbook;
 pub mod metrics;
 pub mod operator;

@@ -3,8 +3,9 @@
 //! In scope: the registry and its text form (OpenMetrics). Out of scope: serving it. No caller and no kid is ever a label: both grow without
 //! bound, and the log has them.
 
-use std::sync::Mutex;
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -55,6 +56,24 @@ pub struct WitnessLabel {
     pub witness: String,
 }
 
+/// The labels of a dated transition of a keyring.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TransitionLabels {
+    /// The keyring.
+    pub keyring: String,
+    /// `rotation`, `activation`, `withdrawal` or `destruction`.
+    pub transition: &'static str,
+}
+
+/// The labels of a risk.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+pub struct RiskLabels {
+    /// The keyring; empty for what endangers all.
+    pub keyring: String,
+    /// The code of the risk.
+    pub code: &'static str,
+}
+
 /// All metrics. The fields are updated by whoever knows; [`Metrics::text`] renders them.
 #[derive(Debug)]
 #[allow(missing_docs)]
@@ -75,6 +94,18 @@ pub struct Metrics {
     pub log_witnessed_size: Family<LogLabel, Gauge>,
     pub witness_up: Family<WitnessLabel, Gauge>,
     pub witness_alarm: Family<WitnessLabel, Gauge>,
+    pub newest_key_since: Family<KeyringLabel, Gauge>,
+    pub key_lifetime: Family<KeyringLabel, Gauge>,
+    pub rotation_overdue: Family<KeyringLabel, Gauge>,
+    pub transitions: Family<TransitionLabels, Gauge>,
+    pub standby_since: Family<KeyringLabel, Gauge>,
+    pub standby_eligible: Family<KeyringLabel, Gauge>,
+    pub risks: Family<RiskLabels, Gauge>,
+    pub orphans: Family<KeystoreLabel, Gauge>,
+    pub clock_paused: Gauge,
+    pub log_uncovered: Family<LogLabel, Gauge>,
+    /// The risks that are shown, so that those that are over can go.
+    shown: Mutex<BTreeSet<RiskLabels>>,
 }
 
 impl Default for Metrics {
@@ -97,6 +128,17 @@ impl Default for Metrics {
             log_witnessed_size: Family::default(),
             witness_up: Family::default(),
             witness_alarm: Family::default(),
+            newest_key_since: Family::default(),
+            key_lifetime: Family::default(),
+            rotation_overdue: Family::default(),
+            transitions: Family::default(),
+            standby_since: Family::default(),
+            standby_eligible: Family::default(),
+            risks: Family::default(),
+            orphans: Family::default(),
+            clock_paused: Gauge::default(),
+            log_uncovered: Family::default(),
+            shown: Mutex::default(),
             registry: Mutex::default(),
         };
         registry.register("sign_requests", "Signing requests by keyring and outcome", metrics.sign_requests.clone());
@@ -139,15 +181,64 @@ impl Default for Metrics {
             "1 once the witness has known more of a log than this daemon, or another history",
             metrics.witness_alarm.clone(),
         );
+        metrics.register_lateness(&mut registry);
         Self { registry: Mutex::new(registry), ..metrics }
     }
 }
 
 impl Metrics {
+    /// What tells that something is late, or will be. Dates are exported rather than ages, as Prometheus advises, so that a daemon which is
+    /// not scraped for a while does not look young.
+    fn register_lateness(&self, registry: &mut Registry) {
+        let keyring = [
+            ("key_newest_timestamp_seconds", "When the newest key of the keyring was made; 0 if it has none", &self.newest_key_since),
+            ("key_lifetime_seconds", "How long a key of the keyring is to sign (rotate_every)", &self.key_lifetime),
+            (
+                "key_rotation_overdue_seconds",
+                "How long the scheduled rotation is overdue; 0 while it is not, or while the key is suspended",
+                &self.rotation_overdue,
+            ),
+            ("standby_published_timestamp_seconds", "When the standby was first published; 0 if there is none", &self.standby_since),
+            ("standby_eligible", "1 while a standby may take over at once (I5)", &self.standby_eligible),
+        ];
+        for (name, help, metric) in keyring {
+            registry.register(name, help, metric.clone());
+        }
+        registry.register(
+            "key_transition_timestamp_seconds",
+            "When the next transition of this kind is due, or was; absent without a date",
+            self.transitions.clone(),
+        );
+        registry.register("risk", "1 for each risk that /readyz tells; absent otherwise", self.risks.clone());
+        registry.register(
+            "keystore_orphans",
+            "Keys of this installation in the keystore that no record names, at the last hourly look",
+            self.orphans.clone(),
+        );
+        registry.register("clock_paused", "1 while the wall clock is in doubt and no dated transition happens", self.clock_paused.clone());
+        registry.register(
+            "log_uncovered_seconds",
+            "How long the checkpoints of the log have not come closer to its end; 0 while they cover it",
+            self.log_uncovered.clone(),
+        );
+    }
+
+    /// Shows these risks, and no others.
+    pub fn show_risks(&self, risks: BTreeSet<RiskLabels>) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for over in shown.difference(&risks) {
+            self.risks.remove(over);
+        }
+        for risk in &risks {
+            self.risks.get_or_create(risk).set(1);
+        }
+        *shown = risks;
+    }
+
     /// The OpenMetrics text.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         // Writing to a String cannot fail; a label that cannot be encoded would leave the text cut, and the scraper would say so.
         let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
         text

@@ -1,21 +1,30 @@
 //! What works and what does not, from what is known: nothing is probed here.
 //!
-//! In scope: whether the true JWKS is served, for how long it may be after the log died, and the gauges. Out of scope: HTTP.
+//! In scope: whether the true JWKS is served, for how long it may be after the log died, what is late or will be, and the gauges. Out of
+//! scope: HTTP, and how a risk is judged (`rotation::risk`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use claviger_audit::Timestamp;
+use claviger_audit::keyrings::{Key, Keyring, Keyrings, State};
 
 use crate::clock::Clock;
+use crate::clock_watch::ClockWatch;
 use crate::health::Health;
-use crate::journal::space::{Space, SpaceWatch};
+use crate::journal::space::{Room, Space, SpaceWatch};
 use crate::journal::{Checkpointer, KeyLog, UseLog};
-use crate::metrics::{KeyringLabel, KeystoreLabel, LogLabel, Metrics};
+use crate::lateness::Lateness;
+use crate::metrics::{KeyringLabel, KeystoreLabel, LogLabel, Metrics, RiskLabels, TransitionLabels};
 use crate::publisher::Publisher;
 use crate::refusal::{Code, Refusal};
-use crate::rotation::timeline;
+use crate::rotation::risk::{self, Facts, Risk};
+use crate::rotation::timeline::{self, Entry};
 use crate::signer::Signer;
+
+/// Both logs, in the order of [`Readiness::checkpoints`].
+const LOGS: [&str; 2] = ["keys", "uses"];
 
 /// Knows what works. One per daemon.
 pub struct Readiness {
@@ -33,6 +42,10 @@ pub struct Readiness {
     pub checkpoints: [Checkpointer; 2],
     /// Room on the disk of the logs.
     pub space: Arc<SpaceWatch>,
+    /// Knows whether the clock is in doubt.
+    pub watch: Arc<ClockWatch>,
+    /// Since when things are not as they should be.
+    pub lateness: Lateness,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Set when a stop began: load balancers should look elsewhere.
@@ -102,37 +115,129 @@ impl Readiness {
         self.space.last().map_or(serde_json::Value::Null, row)
     }
 
+    /// Looks at what only time tells. Called every second; the questions below only read what it found.
+    pub fn look(&self) {
+        let sizes = [self.keys.head().size, self.uses.head().size];
+        let covered = [0, 1].map(|log: usize| (sizes[log], self.checkpoints[log].covered()));
+        self.lateness.look(covered, self.clock_is_paused(), self.clock.wall());
+    }
+
+    /// What is late, or will be.
+    pub fn risks(&self) -> Vec<Risk> {
+        let now = self.clock.wall();
+        risk::risks(&self.keys.snapshot().keyrings, now, &self.facts(now))
+    }
+
+    /// The risks of this keyring, or of all, and those that endanger every keyring.
+    pub fn risks_of(&self, keyring: Option<&str>) -> Vec<Risk> {
+        let concerns = |risk: &Risk| keyring.is_none() || risk.keyring.is_none() || risk.keyring.as_deref() == keyring;
+        self.risks().into_iter().filter(concerns).collect()
+    }
+
+    fn facts(&self, now: Timestamp) -> Facts {
+        let dead = LOGS.into_iter().zip([self.keys.poisoned(), self.uses.poisoned()]);
+        let low = self.space.last().filter(|space| space.room() == Room::VeryLow);
+        let uncovered = LOGS.into_iter().zip(self.lateness.uncovered());
+        Facts {
+            away: self.health.away(),
+            clock_paused: self.clock_is_paused().then(|| self.lateness.paused_since().unwrap_or(now)),
+            disk_low: low.map(Space::percent),
+            uncovered: uncovered.filter_map(|(log, since)| Some((log, since?))).collect(),
+            dead_logs: dead.filter_map(|(log, why)| why.map(|_| log)).collect(),
+        }
+    }
+
+    fn clock_is_paused(&self) -> bool {
+        self.watch.step_on_record().is_some()
+    }
+
     /// Brings the gauges up to date.
     pub fn measure(&self, metrics: &Metrics, signer: &Signer) {
         let snapshot = self.keys.snapshot();
         let now = self.clock.wall();
         for keyring in snapshot.keyrings.all() {
-            let label = KeyringLabel { keyring: keyring.name.clone() };
-            let ready = keyring.retired.is_none() && self.signing(signer, &keyring.name).is_ok();
-            metrics.signer_ready.get_or_create(&label).set(i64::from(ready));
-            let since = keyring.active().and_then(|key| key.activated).map_or(0, Timestamp::seconds);
-            metrics.active_key_since.get_or_create(&label).set(since);
-            let published = i64::try_from(keyring.published().count()).unwrap_or(i64::MAX);
-            metrics.published_keys.get_or_create(&label).set(published);
-            let ahead = timeline::timeline(&snapshot.keyrings, &keyring.name, now).into_iter().filter(|entry| !entry.done);
-            let next = ahead.filter_map(|entry| entry.at).min().map_or(0, Timestamp::seconds);
-            metrics.next_transition.get_or_create(&label).set(next);
+            self.measure_keyring(metrics, signer, (&snapshot.keyrings, keyring), now);
         }
         for keystore in &self.keystores {
-            let up = i64::from(self.health.is_up(keystore));
-            metrics.keystore_up.get_or_create(&KeystoreLabel { keystore: keystore.clone() }).set(up);
+            let label = KeystoreLabel { keystore: keystore.clone() };
+            metrics.keystore_up.get_or_create(&label).set(i64::from(self.health.is_up(keystore)));
+            if let Some(orphans) = self.health.orphans(keystore) {
+                metrics.orphans.get_or_create(&label).set(counted(orphans.len()));
+            }
         }
         if let Some(space) = self.space.last() {
             metrics.log_disk_free.set(space.ratio());
         }
-        let heads = [("keys", self.keys.head().size, self.keys.poisoned()), ("uses", self.uses.head().size, self.uses.poisoned())];
-        for ((log, size, poisoned), checkpoints) in heads.into_iter().zip(&self.checkpoints) {
-            let label = LogLabel { log };
+        metrics.clock_paused.set(i64::from(self.clock_is_paused()));
+        let shown = |risk: Risk| RiskLabels { keyring: risk.keyring.unwrap_or_default(), code: risk.code.name() };
+        metrics.show_risks(self.risks().into_iter().map(shown).collect::<BTreeSet<_>>());
+        let heads = [(self.keys.head().size, self.keys.poisoned()), (self.uses.head().size, self.uses.poisoned())];
+        for (index, (size, poisoned)) in heads.into_iter().enumerate() {
+            let label = LogLabel { log: LOGS[index] };
             metrics.log_size.get_or_create(&label).set(signed(size));
-            metrics.log_checkpoint_size.get_or_create(&label).set(signed(checkpoints.covered()));
+            metrics.log_checkpoint_size.get_or_create(&label).set(signed(self.checkpoints[index].covered()));
             metrics.log_writable.get_or_create(&label).set(i64::from(poisoned.is_none()));
+            let uncovered = self.lateness.uncovered()[index].map(|since| now.since(since).as_secs()).unwrap_or_default();
+            metrics.log_uncovered.get_or_create(&label).set(signed(uncovered));
         }
     }
+
+    /// The gauges of one keyring. What is retired signs no more and owes no standby: those gauges go.
+    fn measure_keyring(&self, metrics: &Metrics, signer: &Signer, (keyrings, keyring): (&Keyrings, &Keyring), now: Timestamp) {
+        let label = KeyringLabel { keyring: keyring.name.clone() };
+        let seconds = |date: Option<Timestamp>| date.map_or(0, Timestamp::seconds);
+        metrics.active_key_since.get_or_create(&label).set(seconds(keyring.active().and_then(|key| key.activated)));
+        metrics.published_keys.get_or_create(&label).set(counted(keyring.published().count()));
+        let ahead: Vec<Entry> = timeline::timeline(keyrings, &keyring.name, now).into_iter().filter(|entry| !entry.done).collect();
+        metrics.next_transition.get_or_create(&label).set(seconds(ahead.iter().filter_map(|entry| entry.at).min()));
+        let rotates = keyring.current().is_some_and(|key| key.state == State::Active);
+        let destroyed = ahead.iter().filter(|entry| entry.state == State::Destroyed);
+        let transitions = [
+            ("rotation", keyring.next_rotation.filter(|_| rotates)),
+            ("activation", keyring.pending().filter_map(|key| keyrings.eligible_at(keyring, key, now)).min()),
+            ("withdrawal", keyring.keys.iter().filter(|key| key.state == State::Retiring).filter_map(|key| key.withdraw_after).min()),
+            ("destruction", destroyed.filter_map(|entry| entry.at).min()),
+        ];
+        for (transition, due) in transitions {
+            let labels = TransitionLabels { keyring: keyring.name.clone(), transition };
+            if let Some(due) = due {
+                metrics.transitions.get_or_create(&labels).set(due.seconds());
+            } else {
+                metrics.transitions.remove(&labels);
+            }
+        }
+        let living =
+            [&metrics.signer_ready, &metrics.key_lifetime, &metrics.rotation_overdue, &metrics.standby_since, &metrics.standby_eligible];
+        if keyring.retired.is_some() {
+            for gauge in living {
+                gauge.remove(&label);
+            }
+            return;
+        }
+        let lifetime = keyring.timing().map(|in_force| in_force.timing.rotate_every().as_secs()).unwrap_or_default();
+        let values = [
+            i64::from(self.signing(signer, &keyring.name).is_ok()),
+            signed(lifetime),
+            signed(risk::overdue(keyring, now).as_secs()),
+            seconds(risk::standby_since(keyring)),
+            i64::from(keyrings.eligible_standby(keyring, now).is_some()),
+        ];
+        for (gauge, value) in living.into_iter().zip(values) {
+            gauge.get_or_create(&label).set(value);
+        }
+        // From the start, so that the first one is an increase.
+        drop(metrics.wrong_signatures.get_or_create(&label));
+        metrics.newest_key_since.get_or_create(&label).set(seconds(keyring.keys.iter().filter_map(made).max()));
+    }
+}
+
+/// When the key was made; `None` for one that is not yet, or was imported.
+fn made(key: &Key) -> Option<Timestamp> {
+    key.history.iter().find(|(_, _, state)| *state == State::Created).map(|(_, date, _)| *date)
+}
+
+fn counted(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn signed(count: u64) -> i64 {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::journal::{LiveTokens, LogKey};
 use crate::operator::Done;
+use crate::rotation::risk::Risk;
 use crate::rotation::timeline::{self, Entry};
 use crate::upkeep::{Pruned, Turned};
 
@@ -91,6 +92,17 @@ pub fn pruned(pruned: &Pruned) -> Value {
     view["bytes"] = json!(old.segments.iter().map(|old| old.bytes).sum::<u64>());
     view["first_left"] = json!(old.first);
     view
+}
+
+/// Something that is late, or will be.
+pub fn risk(risk: &Risk) -> Value {
+    json!({
+        "keyring": risk.keyring,
+        "code": risk.code.name(),
+        "detail": risk.detail,
+        "since": risk.since.map(|date| date.to_string()),
+        "until": risk.until.map(|date| date.to_string()),
+    })
 }
 
 /// One line of a timeline.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks: system packages, pinned verifiers (PyJWT, panva/jose), a Go toolchain and the judges
-# of the audit log that are built with it, cargo-deny.
+# of the audit log that are built with it, promtool for the alert rules, cargo-deny.
 #
 # Needs a Rust toolchain and, where a system package is missing, apt-get and the right to use it (root or sudo). Everything else goes under
 # target/test-tools and tests/verifiers/node_modules. May be repeated: what is there is left alone. Exits 69 if something cannot be had.
@@ -24,6 +24,7 @@ main() {
   node_verifier
   go_toolchain
   go_judges
+  rule_checker
   dependency_checker
 }
 
@@ -141,6 +142,25 @@ go_judges() {
   (cd "$judges" && quietly "$tools/bin/go" build -o "$tools/bin/judges" .) || die "go build failed in tests/judges"
   (cd "$judges/fsck" && quietly "$tools/bin/go" build -o "$tools/bin/fsck" github.com/transparency-dev/tessera/cmd/fsck) || die "go build of Tessera's fsck failed"
   printf '%s\n' "$sum" >"$stamp"
+}
+
+# promtool alone, out of Debian's package of Prometheus: installing that would start a server on this machine. It needs no other package.
+rule_checker() {
+  if promtool --version >/dev/null 2>&1 || "$tools/bin/promtool" --version >/dev/null 2>&1; then return; fi
+  { have apt-get && have dpkg-deb; } || die "no promtool here: it is part of Prometheus; install it, then run this again"
+  say "unpacking promtool into target/test-tools/bin"
+  local folder sudo=()
+  folder=$(mktemp -d)
+  if ! (cd "$folder" && quietly apt-get download -qq prometheus 2>/dev/null); then
+    if [ "$(id -u)" -ne 0 ] && have sudo; then sudo=(sudo); fi
+    quietly "${sudo[@]}" apt-get update -qq || die "apt-get update failed"
+    (cd "$folder" && quietly apt-get download -qq prometheus) || die "apt-get download prometheus failed"
+  fi
+  mkdir -p "$tools/bin"
+  dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$tools/bin/promtool" || die "the package prometheus has no promtool"
+  chmod +x "$tools/bin/promtool"
+  rm -rf "$folder"
+  "$tools/bin/promtool" --version >/dev/null 2>&1 || die "promtool of the package prometheus does not run here"
 }
 
 dependency_checker() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The one command that checks everything: installs what is missing, then format, lints, dependencies, documentation, every test,
-# and a few seconds of fuzzing for each parser of the auditor.
+# The one command that checks everything: installs what is missing, then format, lints, dependencies, documentation, alert rules, every
+# test, and a few seconds of fuzzing for each parser of the auditor.
 #
 # Prints cargo's own lines. Fails at the first step that fails; an ignored or filtered test is a failure too. Exits 0 only if all of it passed.
 set -euo pipefail
@@ -19,6 +19,7 @@ main() {
   step "dependencies" cargo deny --locked check bans licenses sources
   step "the auditor's dependencies" auditor_stands_alone
   step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+  step "alert rules" alert_rules
   step "tests" every_test
   step "fuzz smoke" audit/fuzz/run.sh
   printf '==> everything passed in %s s\n' "$SECONDS"
@@ -55,6 +56,15 @@ auditor_stands_alone() {
 }
 
 packages_of() { cargo tree --locked --package "$1" --edges normal --target all --prefix none; }
+
+# Each rule is well-formed and has a case in which it fires; what the cases say is so. That their metrics exist, tests/lateness.rs checks.
+alert_rules() {
+  local rules=deploy/prometheus/alerts.yml cases=deploy/prometheus/alerts_test.yml untested
+  promtool check rules "$rules"
+  promtool test rules "$cases"
+  untested=$(comm -23 <(sed -n 's/^ *- alert: //p' "$rules" | sort -u) <(sed -n 's/^  - name: \(Claviger[A-Za-z]*\).*/\1/p' "$cases" | sort -u))
+  [ -z "$untested" ] || { printf 'no case of alerts_test.yml is named after these rules:\n%s\n' "$untested" >&2; return 1; }
+}
 
 every_test() {
   local log=$root/target/tests.log

@@ -19,6 +19,8 @@ use crate::inspect::{self, Finding};
 use crate::journal::peek;
 use crate::journal::space::{LOW_PERCENT, Room, Space, VERY_LOW_PERCENT};
 use crate::journal::state::StateError;
+use crate::rotation::risk::{self, Facts};
+use crate::views;
 
 pub(super) async fn run(file: &Path, client: Option<Client>, clock: Arc<dyn Clock>, format: Format) -> Outcome {
     let config = match Config::load(file) {
@@ -47,6 +49,10 @@ pub(super) async fn run(file: &Path, client: Option<Client>, clock: Arc<dyn Cloc
                     Err(format!("the clock stands {late:?} before the last record: set it right"))
                 };
                 findings.push(Finding::new("clock", state));
+            }
+            if let Ok(keyrings) = &keyrings {
+                let found = risk::risks(keyrings, clock.wall(), &Facts::default());
+                findings.extend(found.iter().map(views::risk).map(|row| at_risk(&row)));
             }
             findings.extend(inspect::keystores(&config, keyrings.as_ref().ok(), &clock).await);
         }
@@ -124,11 +130,19 @@ async fn running(client: Option<Client>, pid: &str) -> Vec<Finding> {
     for row in rows(&status, "keystores") {
         let state = if row["answers"] == true { Ok("answers".to_owned()) } else { Err("does not answer; see the daemon's log".to_owned()) };
         findings.push(Finding::new(format!("keystore {}", output::cell(&row["keystore"])), state));
+        for name in rows(row, "orphans") {
+            let detail = format!(
+                "an orphan: {} holds it, and no record names it. Nothing uses it; look who made it",
+                output::cell(&row["keystore"])
+            );
+            findings.push(Finding::new(format!("key {}", output::cell(name)), Err(detail)));
+        }
     }
     for row in rows(&status, "keyrings") {
         let state = if row["ready"] == true { Ok("can sign".to_owned()) } else { Err(output::cell(&row["detail"])) };
         findings.push(Finding::new(format!("keyring {}", output::cell(&row["keyring"])), state));
     }
+    findings.extend(rows(&status, "risks").map(at_risk));
     if status["policies"].is_null() {
         findings.push(Finding::new(
             "policies in force",
@@ -162,6 +176,16 @@ async fn running(client: Option<Client>, pid: &str) -> Vec<Finding> {
         findings.push(Finding::new(format!("key of log {log}"), state));
     }
     findings
+}
+
+/// A risk as `/readyz` tells it, with its dates.
+fn at_risk(row: &Value) -> Finding {
+    let of = row["keyring"].as_str().map(|keyring| format!(" of keyring {keyring}")).unwrap_or_default();
+    let dates = ["since", "until"].into_iter().filter_map(|name| Some(format!("{name} {}", row[name].as_str()?)));
+    let dates = dates.collect::<Vec<_>>().join(", ");
+    let detail = output::cell(&row["detail"]);
+    let text = if dates.is_empty() { detail } else { format!("{detail} ({dates})") };
+    Finding::new(format!("risk {}{of}", output::cell(&row["code"])), Err(text))
 }
 
 fn rows<'a>(status: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {

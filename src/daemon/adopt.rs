@@ -13,7 +13,7 @@ use claviger_audit::keyrings::{Keyrings, State};
 use claviger_audit::names::{KeyName, LOG_KEYRING, adopted_origin};
 use claviger_audit::record::Asked;
 
-use super::{StartError, boot_name, check_identity, init, log_key, setup};
+use super::{StartError, boot_name, check_identity, init, last_answers, log_key, setup};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::health;
@@ -130,32 +130,38 @@ pub async fn adopt(config: &Config, clock: Arc<dyn Clock>, wish: &Wish) -> Resul
     // What `unix` listeners call the same user.
     let caller = format!("unix:uid={}", rustix::process::getuid().as_raw());
     let asked = Asked { caller: Some(caller), ..Asked::default() };
-    let adoption = Adoption { config, clock, state, boot: boot_name(), keystores, asked };
-    let logs = adoption.state.logs();
-    if let Some(intent) = Intent::earlier(&LocalDisk, &logs)? {
-        if !wish.accept_loss {
-            return Err(AdoptionError::Unfinished("an adoption of these logs was begun and not finished".to_owned()));
-        }
-        return adoption.finish(&intent, Losses::default()).await.map(Outcome::Adopted);
-    }
-    let [keys, uses] = [LogKind::Keys, LogKind::Uses].map(|kind| adoption.opening(kind));
-    let survey = adopt::survey(&keys, &uses, &wish.known_sizes).map_err(AdoptError::from)?;
-    check_identity(config, &survey.keys.created)?;
-    let short = survey.short();
-    if short.is_empty() {
-        return Ok(Outcome::Whole);
-    }
-    let losses = adoption.losses(&short, &survey.keyrings).await;
-    if !wish.accept_loss {
-        return Ok(Outcome::Told(losses));
-    }
-    let names = adoption.log_key_names(short.len()).await?;
-    let intent = Intent::new(&LocalDisk, &logs, &short, names, wish.reason.as_deref())?;
-    intent.write(&LocalDisk, &logs)?;
-    adoption.finish(&intent, losses).await.map(Outcome::Adopted)
+    let adoption = Adoption { config, clock, state, boot: boot_name(), keystores: keystores.clone(), asked };
+    let outcome = adoption.run(wish).await;
+    last_answers(&keystores).await;
+    outcome
 }
 
 impl Adoption<'_> {
+    async fn run(self, wish: &Wish) -> Result<Outcome, AdoptionError> {
+        let logs = self.state.logs();
+        if let Some(intent) = Intent::earlier(&LocalDisk, &logs)? {
+            if !wish.accept_loss {
+                return Err(AdoptionError::Unfinished("an adoption of these logs was begun and not finished".to_owned()));
+            }
+            return self.finish(&intent, Losses::default()).await.map(Outcome::Adopted);
+        }
+        let [keys, uses] = [LogKind::Keys, LogKind::Uses].map(|kind| self.opening(kind));
+        let survey = adopt::survey(&keys, &uses, &wish.known_sizes).map_err(AdoptError::from)?;
+        check_identity(self.config, &survey.keys.created)?;
+        let short = survey.short();
+        if short.is_empty() {
+            return Ok(Outcome::Whole);
+        }
+        let losses = self.losses(&short, &survey.keyrings).await;
+        if !wish.accept_loss {
+            return Ok(Outcome::Told(losses));
+        }
+        let names = self.log_key_names(short.len()).await?;
+        let intent = Intent::new(&LocalDisk, &logs, &short, names, wish.reason.as_deref())?;
+        intent.write(&LocalDisk, &logs)?;
+        self.finish(&intent, losses).await.map(Outcome::Adopted)
+    }
+
     fn opening(&self, kind: LogKind) -> Opening {
         Opening::local(kind, self.state.log_folder(kind), self.clock.clone(), self.config.node.clone(), self.boot.clone())
     }

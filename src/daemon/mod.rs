@@ -25,6 +25,7 @@ use crate::journal::pseudonym::Pseudonyms;
 use crate::journal::space::{LOW_PERCENT, Room, Space, VERY_LOW_PERCENT};
 use crate::journal::state::StateError;
 use crate::journal::{Checkpointer, KeyLog, OpenError, TokenCounter, UseLog};
+use crate::lateness::Lateness;
 use crate::metrics::Metrics;
 use crate::operator::{Operator, ReloadRequest};
 use crate::publisher::Publisher;
@@ -145,15 +146,13 @@ impl Daemon {
         let logbook = outside::open_logbook(&config, &checkpoints[0], witnesses.as_deref())?;
         let wake = Arc::new(Notify::new());
         let health = Arc::new(Health::new(keys.clone(), clock.clone(), wake.clone()));
-        let publisher = Arc::new(Publisher::new(keys.clone(), &config.node));
-        let metrics = Arc::new(Metrics::default());
+        let (publisher, metrics) = (Arc::new(Publisher::new(keys.clone(), &config.node)), Arc::new(Metrics::default()));
         let policies = load_policies(&config, &keys.snapshot().keyrings);
         let loaded = policies.as_ref().ok().map(policy_event);
         let rules = setup::rules(&config, policies.inspect_err(|error| tracing::error!("{error}")).ok());
         let pseudonyms = Arc::new(Pseudonyms::new(setup::subject_mode(&config), &config.state));
-        let logs = (keys.clone(), uses.clone());
         let signer = Arc::new(Signer::new(
-            logs,
+            (keys.clone(), uses.clone()),
             keystores.clone(),
             rules,
             (pseudonyms.clone(), per_caller(&config)),
@@ -189,18 +188,6 @@ impl Daemon {
         });
         // Before anything is recorded that names a subject.
         upkeep.resume();
-        let readiness = Arc::new(Readiness {
-            keys: keys.clone(),
-            uses: uses.clone(),
-            publisher: publisher.clone(),
-            health: health.clone(),
-            keystores: keystores.keys().cloned().collect(),
-            checkpoints: checkpoints.clone(),
-            space: Arc::default(),
-            clock: clock.clone(),
-            stopping: AtomicBool::new(false),
-            expired: AtomicBool::new(false),
-        });
         let rotator = Arc::new(Rotator {
             keys: keys.clone(),
             uses: uses.clone(),
@@ -211,7 +198,21 @@ impl Daemon {
             clock: clock.clone(),
             wake,
             refused: std::sync::Mutex::default(),
+            watch: watch.clone(),
+        });
+        let readiness = Arc::new(Readiness {
+            keys: keys.clone(),
+            uses: uses.clone(),
+            publisher: publisher.clone(),
+            health: health.clone(),
+            keystores: keystores.keys().cloned().collect(),
+            checkpoints: checkpoints.clone(),
+            space: Arc::default(),
             watch,
+            lateness: Lateness::default(),
+            clock: clock.clone(),
+            stopping: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
         });
         let app = App::from(Parts {
             signer,
@@ -262,7 +263,9 @@ impl Daemon {
         for (name, keystore) in &self.keystores {
             let (health, name, keystore, stop) = (self.health.clone(), name.clone(), keystore.clone(), stop.clone());
             // Not waited for at the stop: a keystore that hangs must not hold it.
-            tokio::spawn(async move { health.watch(name, keystore, stop).await });
+            tokio::spawn(async move {
+                tokio::join!(health.watch(name.clone(), keystore.clone(), stop.clone()), health.watch_orphans(name, keystore, stop))
+            });
         }
         let (rotator, stopped) = (self.rotator.clone(), stop.clone());
         tokio::spawn(async move { rotator.run(stopped).await });
@@ -289,6 +292,7 @@ impl Daemon {
             tokio::select! {
                 _ = looks.tick() => {
                     self.look_at_disk();
+                    self.app.readiness.look();
                     if let Some(reason) = self.keys.poisoned().or_else(|| self.uses.poisoned()) {
                         return self.outlive_the_log(&reason, (&mut terminate, &mut interrupt)).await;
                     }
@@ -380,11 +384,16 @@ impl Daemon {
                 Err(_) => tracing::warn!(log = name, "no last checkpoint: the keystore did not answer"),
             }
         }
-        // A keystore that is in the middle of a login may be left in pieces by a process that ends (SoftHSM is): its answer says that it is not.
-        for keystore in self.keystores.values() {
-            let _ = tokio::time::timeout(LAST_ANSWER, keystore.health()).await;
-        }
+        last_answers(&self.keystores).await;
         tracing::info!("stopped");
+    }
+}
+
+/// Before a process ends: a keystore that is in the middle of a login may be left in pieces (SoftHSM is), and the PIN counts as tried. Its
+/// answer says that it is not.
+async fn last_answers(keystores: &Keystores) {
+    for keystore in keystores.values() {
+        let _ = tokio::time::timeout(LAST_ANSWER, keystore.health()).await;
     }
 }
 

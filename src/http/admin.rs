@@ -205,7 +205,12 @@ async fn reload(State(app): State<App>, request: Request) -> Response<Body> {
 
 async fn status(State(app): State<App>, request: Request) -> Response<Body> {
     identified(app, request, LARGEST_BODY, async |app: App, _: Exchange| {
-        let keystores = app.readiness.keystores.iter().map(|name| json!({ "keystore": name, "answers": app.readiness.health.is_up(name) }));
+        let health = &app.readiness.health;
+        let keystores = app
+            .readiness
+            .keystores
+            .iter()
+            .map(|name| json!({ "keystore": name, "answers": health.is_up(name), "orphans": health.orphans(name) }));
         let keyrings = app.readiness.keyrings().into_iter().map(|name| match app.readiness.signing(&app.signer, &name) {
             Ok(()) => json!({ "keyring": name, "ready": true }),
             Err(refusal) => json!({ "keyring": name, "ready": false, "code": refusal.code.name(), "detail": refusal.detail }),
@@ -214,6 +219,7 @@ async fn status(State(app): State<App>, request: Request) -> Response<Body> {
             "jwks": app.readiness.sets().map_or_else(|refusal| refusal.detail, |()| "served".to_owned()),
             "keystores": keystores.collect::<Vec<_>>(),
             "keyrings": keyrings.collect::<Vec<_>>(),
+            "risks": app.readiness.risks().iter().map(views::risk).collect::<Vec<_>>(),
             "policies": app.signer.rules().load().policies.as_ref().map(crate::policy::PolicySet::len),
             "log": app.readiness.log(),
             "disk": app.readiness.disk(),

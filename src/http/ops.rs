@@ -1,6 +1,7 @@
 //! Health and metrics, without identity.
 //!
 //! In scope: `/livez` (the process answers), `/readyz` (the true JWKS is served), `/readyz/sign` (who can sign, and why not), `/metrics`.
+//! Both kinds of readiness tell in their body what is at risk; a risk alone never makes them red.
 //! Out of scope: asking keystores: what is known is answered, nothing is probed.
 
 use axum::Router;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use super::App;
 use super::exchange::{dress, json, request_id};
 use crate::refusal::{Code, Refusal};
+use crate::views;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -27,7 +29,10 @@ async fn live() -> Response<Body> {
 }
 
 async fn ready(State(app): State<App>, request: Request) -> Response<Body> {
-    let answer = app.readiness.sets().map(|()| json(StatusCode::OK, &json!({ "status": "ok" })));
+    let answer = app.readiness.sets().map(|()| {
+        let risks: Vec<Value> = app.readiness.risks().iter().map(views::risk).collect();
+        json(StatusCode::OK, &json!({ "status": "ok", "risks": risks }))
+    });
     dress(answer, &request_id(request.headers()))
 }
 
@@ -44,7 +49,8 @@ async fn ready_to_sign(State(app): State<App>, request: Request) -> Response<Bod
     let all = rows.iter().all(|(ready, _)| *ready);
     let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let rows: Vec<Value> = rows.into_iter().map(|(_, row)| row).collect();
-    let mut body = json!({ "ready": all, "keyrings": rows });
+    let risks: Vec<Value> = app.readiness.risks_of(asked).iter().map(views::risk).collect();
+    let mut body = json!({ "ready": all, "keyrings": rows, "risks": risks });
     let alarms = app.operator.witnesses.as_ref().map(|witnesses| witnesses.alarms()).unwrap_or_default();
     if !alarms.is_empty() {
         body["alarms"] = json!(alarms);

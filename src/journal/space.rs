@@ -37,6 +37,11 @@ impl Space {
         self.free as f64 / self.size.max(1) as f64
     }
 
+    /// The free part in whole percent, rounded down.
+    pub fn percent(self) -> u8 {
+        u8::try_from(u128::from(self.free) * 100 / u128::from(self.size.max(1))).unwrap_or(100)
+    }
+
     /// Whether there is enough.
     pub fn room(self) -> Room {
         self.room_above(0)
@@ -123,6 +128,7 @@ mod tests {
         assert_eq!((Space { free: 0, size: 0 }).room(), Room::VeryLow);
         assert_eq!((Space { free: u64::MAX, size: u64::MAX }).room(), Room::Enough);
         assert!((Space { free: 1, size: 4 }.ratio() - 0.25).abs() < f64::EPSILON);
+        assert_eq!((Space { free: 99, size: 1000 }.percent(), Space { free: u64::MAX, size: u64::MAX }.percent()), (9, 100));
     }
 
     #[test]

@@ -126,6 +126,7 @@ pub trait Keystore: Send + Sync {
     /// Whether signing could work now; cheap, creates nothing, never on the request path.
     fn health(&self) -> BoxFuture<'_, Result<(), KeystoreError>>;
 
-    /// The names of all keys whose name starts with `<installation>.`, sorted, with their locators; for `doctor` alone.
+    /// The names of all keys whose name starts with `<installation>.`, sorted, with their locators. Slow where there are many: for
+    /// `doctor`, for an hourly look, and for a key whose making was never recorded; never on a request path.
     fn inventory<'a>(&'a self, installation: &'a str) -> BoxFuture<'a, Result<Vec<(KeyName, Locator)>, KeystoreError>>;
 }

@@ -1,13 +1,14 @@
 //! Rotation: when keys come, sign, stop and leave, decided by pure functions.
 //!
 //! In scope: the inequalities that settings must keep ([`timing`]), what brings the log to the configuration ([`reconcile`]), what to do
-//! next ([`plan()`]), what operators may order ([`verbs`]), and why each date is what it is ([`timeline`]). Out of scope: everything that
+//! next ([`plan()`]), what operators may order ([`verbs`]), why each date is what it is ([`timeline`]), and what is late ([`risk`]). Out of scope: everything that
 //! acts. Nothing here reads a clock, draws a random number, waits, traces or touches a file; the transition table itself is the log's
 //! (`claviger_audit::keyrings`).
 
 pub mod duration;
 pub mod plan;
 pub mod reconcile;
+pub mod risk;
 pub mod timeline;
 pub mod timing;
 pub mod verbs;

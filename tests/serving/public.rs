@@ -175,7 +175,10 @@ fn health_and_metrics_need_no_identity_and_name_no_caller() {
         let mut daemon = place.start();
         let mut client = daemon.anonymous();
         assert_eq!(client.get("/livez").ok(), json!({ "status": "ok" }));
-        assert_eq!(client.get("/readyz").ok(), json!({ "status": "ok" }));
+        let green = client.get("/readyz").ok();
+        // What is at risk is told too; how full the disk of this machine is, is not ours to say.
+        let risks = green["risks"].as_array().expect("a list").iter().filter(|risk| risk["code"] != "disk_low");
+        assert_eq!((&green["status"], risks.count()), (&json!("ok"), 0), "{green}");
         let ready = client.get("/readyz/sign").ok();
         assert_eq!(ready["keyrings"].as_array().map(Vec::len), Some(2), "{ready}");
         let one = client.get("/readyz/sign?keyring=hooks").ok();

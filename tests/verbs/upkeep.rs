@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::harness::place::TOKEN;
 use crate::harness::{Keyring, Place, Setup, SoftHsm, on_softhsm, until};
-use crate::{DATA, DENIED, FOUND, LATER, NOT_FOUND, UNAVAILABLE, USAGE, fails, held, json, records};
+use crate::{DATA, DENIED, FOUND, LATER, NOT_FOUND, UNAVAILABLE, USAGE, doctor, fails, held, json, records};
 
 fn one_keyring() -> Setup {
     Setup::new().keyring(Keyring::jwt("access", "ES256"))
@@ -87,13 +87,13 @@ fn a_log_is_handed_over_to_another_key_and_goes_on_after_a_restart() {
         assert_eq!(daemon.demo().sign("access").expect("an answer").status, 200);
         place.trust_too(&json(&place, &["audit", "rotate-key", "uses"])["trust"]);
         assert_eq!(log_keys(&place).len(), 5);
-        assert_eq!(json(&place, &["doctor"])["wrong"], 0);
+        assert_eq!(doctor(&place)["wrong"], 0);
         let free = place.admin_socket().get("/admin/status").ok()["disk"]["free_ratio"].as_f64().expect("a ratio");
         assert!((0.0..=1.0).contains(&free));
         assert!(daemon.anonymous().get("/metrics").text().contains("claviger_log_disk_free_ratio 0."));
         assert!(daemon.stop().success());
-        let doctor = json(&place, &["doctor"]);
-        assert_eq!(doctor["wrong"], 0, "no log key is an orphan: {doctor}");
+        let found = doctor(&place);
+        assert_eq!(found["wrong"], 0, "no log key is an orphan: {found}");
         place.check(place.start());
     });
 }
@@ -110,19 +110,17 @@ fn a_rotation_that_was_cut_off_is_told_and_finished_with_the_same_key() {
         let wrong = |doctor: Value| {
             doctor["findings"].as_array().cloned().unwrap_or_default().into_iter().filter(|row| row["fine"] == false).collect::<Vec<_>>()
         };
-        let stopped: Value = serde_json::from_str(&fails(&place, FOUND, &["doctor", "--output", "json"])).expect("a document");
-        assert!(wrong(stopped)[0]["text"].as_str().is_some_and(|text| text.contains("start it")));
+        assert!(wrong(doctor(&place))[0]["text"].as_str().is_some_and(|text| text.contains("start it")));
 
         let daemon = place.start();
         assert!(daemon.stderr().contains("`claviger audit rotate-key keys` finishes it"), "{}", daemon.stderr());
-        let running: Value = serde_json::from_str(&fails(&place, FOUND, &["doctor", "--output", "json"])).expect("a document");
-        assert_eq!(wrong(running)[0]["what"], "key of log keys");
+        assert_eq!(wrong(doctor(&place))[0]["what"], "key of log keys");
         assert_eq!(log_keys(&place).len(), 2, "a start makes no key");
         let turned = json(&place, &["audit", "rotate-key", "keys"]);
         place.trust_too(&turned["trust"]);
         assert!(log_keys(&place).contains(&name.to_owned()) && log_keys(&place).len() == 3);
         assert!(!intent(&place, "keys").exists());
-        assert_eq!(json(&place, &["doctor"])["wrong"], 0);
+        assert_eq!(doctor(&place)["wrong"], 0);
 
         // As a crash leaves it after the record: the log says that it was carried out.
         assert!(daemon.stop().success());
