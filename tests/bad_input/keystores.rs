@@ -59,7 +59,8 @@ fn a_wrong_pin_is_tried_once_and_never_again() {
             assert!(printed.contains("PIN in") && !printed.contains(WRONG_PIN), "{printed}");
             // A token locks after a few wrong PINs: a restart is no new try.
             assert_eq!(printed.contains("C_Login answered"), run == 0, "run {run}: {printed}");
-            assert_eq!(printed.contains("was refused before"), run > 0, "run {run}: {printed}");
+            // The first run says so too, once somebody asks for a signature after that.
+            assert!(run == 0 || printed.contains("was refused before"), "run {run}: {printed}");
             assert!(daemon.stop().success());
         }
 

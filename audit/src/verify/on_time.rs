@@ -116,7 +116,7 @@ impl OnTime {
     }
 
     fn judge(&mut self, keyrings: &Keyrings, now: Timestamp, at: &Location) {
-        let held_until = self.trusted_from + longest_lead(keyrings);
+        let held_until = self.trusted_from + longest_lead(keyrings, self.trusted_from);
         self.earliest = NEVER;
         for (name, duties) in &mut self.owed {
             for (duty, owed) in duties {
@@ -275,7 +275,8 @@ fn step_time(keyring: &Keyring) -> Duration {
     Duration::from_millis(budget) + TICK + STALL
 }
 
-/// How long a daemon waits after its start, or after its clock was confirmed, before it acts on dates (I12).
-fn longest_lead(keyrings: &Keyrings) -> Duration {
-    keyrings.all().filter_map(Keyring::timing).map(|in_force| in_force.timing.lead()).max().unwrap_or_default()
+/// How long a daemon waits after its start, or after its clock was confirmed, before it acts on dates (I12): a lead that was lowered since
+/// then still counts (I8).
+fn longest_lead(keyrings: &Keyrings, from: Timestamp) -> Duration {
+    keyrings.all().map(|keyring| keyring.lead_at(from)).max().unwrap_or_default()
 }

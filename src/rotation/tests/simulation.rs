@@ -227,3 +227,20 @@ proptest! {
         prop_assert_eq!(broken_rules(&story.records), Vec::<String>::new());
     }
 }
+
+/// The wait after a start was longer by a lead that was lowered right after it.
+#[test]
+fn a_lead_that_is_lowered_at_a_start_still_excuses_its_dates() {
+    let actions = [
+        Action::Wait(2_934),
+        Action::Settings { ring: 1, variant: 1 },
+        Action::Crash { steps: 0, seconds: 83_466 },
+        Action::Settings { ring: 1, variant: 2 },
+    ];
+    let mut simulation = Simulation::new();
+    for action in &actions {
+        simulation.perform(action);
+    }
+    simulation.recover();
+    assert_eq!(broken_rules(&simulation.story.records), Vec::<String>::new());
+}
