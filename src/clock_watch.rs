@@ -109,8 +109,10 @@ impl ClockWatch {
     }
 
     /// While an operator's verb must not trust a date either: `Some` with the end of the wait after a confirmation, or with `None` while the
-    /// clock is in doubt. A restart alone stops no operator.
+    /// clock is in doubt, from the moment of the step on. A restart alone stops no operator.
     pub fn in_doubt(&self, keyrings: &Keyrings) -> Option<Option<Timestamp>> {
+        // The rotator looks every few seconds only, and records what it finds then.
+        let _ = self.look(keyrings);
         match self.gate(keyrings) {
             DateGate::Paused => Some(None),
             DateGate::Held { until, .. } if self.lock().confirmed => Some(Some(until)),

@@ -206,23 +206,29 @@ impl Operator {
             let text = "clock.confirmed: no step of the clock is on record, so there is nothing to confirm";
             return Err(not_now(Rule::I12, text, None));
         }
-        let (watch, (report, confirmed)) = (self.watch.clone(), oneshot::channel());
-        let mut report = Some(report);
-        let propose = move |_: &Keyrings, _: Timestamp| {
-            // As they stand with the record: a step that comes after it is another one.
-            let (reading, difference_ms) = watch.read();
-            let event = Event::ClockConfirmed(ClockConfirmed { difference_ms, reason: reason.trim().to_owned() });
-            if let Some(report) = report.take() {
-                let _ = report.send((reading, event.clone()));
-            }
-            Ok(vec![event])
-        };
-        let receipts = self.keys.append(asked(ask), propose).await.map_err(|error| append_refusal(&error))?;
-        let Ok((reading, event)) = confirmed.await else { return Err(Refusal::new(Code::NotReady, "the daemon is stopping")) };
-        // Commit point: the record is durable, and dates may count again.
-        self.watch.confirm(reading);
-        self.wake.notify_one();
-        Ok(Done { events: vec![event], receipts })
+        let (keys, watch, wake, asked) = (self.keys.clone(), self.watch.clone(), self.wake.clone(), asked(ask));
+        // On its own, so that a request that is cut off leaves no record behind that nobody acts on.
+        let confirmation = tokio::spawn(async move {
+            let (report, confirmed) = oneshot::channel();
+            let (mut report, clocks) = (Some(report), watch.clone());
+            let propose = move |_: &Keyrings, _: Timestamp| {
+                // As they stand with the record: a step that comes after it is another one.
+                let (reading, difference_ms) = clocks.read();
+                let event = Event::ClockConfirmed(ClockConfirmed { difference_ms, reason: reason.trim().to_owned() });
+                if let Some(report) = report.take() {
+                    // The receiver stands below, in this task.
+                    let _ = report.send((reading, event.clone()));
+                }
+                Ok(vec![event])
+            };
+            let receipts = keys.append(asked, propose).await.map_err(|error| append_refusal(&error))?;
+            let (reading, event) = confirmed.await.map_err(|_| stopping())?;
+            // Commit point: the record is durable, and dates may count again.
+            watch.confirm(reading);
+            wake.notify_one();
+            Ok(Done { events: vec![event], receipts })
+        });
+        confirmation.await.unwrap_or_else(|_| Err(stopping()))
     }
 
     /// Waits until a checkpoint with a quorum of cosignatures covers what was done: how many records such a checkpoint covers, or `None`
@@ -284,7 +290,7 @@ impl Operator {
         let (reply, answer) = oneshot::channel();
         let busy = || Refusal::new(Code::Overloaded, "a reload is under way; ask again");
         self.reload.try_send(reply).map_err(|_| busy())?;
-        answer.await.unwrap_or_else(|_| Err(Refusal::new(Code::NotReady, "the daemon is stopping")))
+        answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
     /// Refuses, and records, who may not do what concerns no single keyring.
@@ -403,6 +409,10 @@ fn destroyed(keyrings: &Keyrings, now: Timestamp, key: &str) -> Result<Vec<Event
         Plan::Destroy { name, .. } => Ok(vec![Event::KeyDestroyed(claviger_audit::event::KeyDestroyed { key: name })]),
         _ => Ok(Vec::new()),
     }
+}
+
+fn stopping() -> Refusal {
+    Refusal::new(Code::NotReady, "the daemon is stopping")
 }
 
 fn denied() -> Refusal {

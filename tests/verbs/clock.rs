@@ -111,6 +111,7 @@ fn a_stepped_clock_pauses_transitions_until_it_is_gone_or_confirmed() {
 
         // The rotation of minute 25 is ahead still, the standby is old enough, and no verb trusts a date.
         clock.step_to(10);
+        assert_eq!(refused(&place, "/admin/keyrings/access/rotate", &json!({}))["invariant"], "I12", "at once");
         noticed(&place, "clock.stepped", 2);
         let said = fails(&place, FOUND, &["doctor"]);
         assert!(said.contains("claviger clock confirm"), "{said}");

@@ -221,13 +221,14 @@ fn what_no_policy_permits_is_denied_and_recorded() {
         let place = Place::new(hsm, Setup::new().keyring(Keyring::jwt("access", "ES256")).policies(only_sign));
         let mut daemon = place.start();
         let active = daemon.demo().sign("access").expect("an answer").ok()["kid"].as_str().expect("a kid").to_owned();
-        let denied: [&[&str]; 6] = [
+        let denied: [&[&str]; 7] = [
             &["keyring", "rotate", "access"],
             &["keyring", "show", "access"],
             &["keyring", "retire", "access", "--reason", "x", "--yes"],
             &["key", "destroy", &active, "--yes"],
             &["key", "explain", &active],
             &["policy", "reload"],
+            &["clock", "confirm", "--reason", "x"],
         ];
         for arguments in denied {
             assert!(fails(&place, DENIED, arguments).contains("no policy permits this"), "{arguments:?}");
@@ -237,7 +238,7 @@ fn what_no_policy_permits_is_denied_and_recorded() {
         fails(&place, DENIED, &["key", "show", "nope"]);
         let denials = records(&place, "admin.denied");
         let verbs: Vec<&str> = denials.iter().filter_map(|record| record["verb"].as_str()).collect();
-        assert_eq!(verbs, ["rotate", "readKeyring", "retire", "destroy", "readKeyring", "reloadPolicy"]);
+        assert_eq!(verbs, ["rotate", "readKeyring", "retire", "destroy", "readKeyring", "reloadPolicy", "confirmClock"]);
         assert!(denials.iter().all(|record| record["caller"].as_str().is_some_and(|caller| caller.starts_with("unix:uid="))));
 
         // A broken policy must not protect a stolen key: the daemon's own user may suspend and compromise, and nothing else.
