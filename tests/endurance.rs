@@ -47,6 +47,8 @@ const SECONDS: &[(&str, &str)] = &[
 ];
 /// D + e. It is shorter than a token's life, so that some tokens of each compromised key outlive the trust in it.
 const EXPOSURE: Duration = Duration::from_secs(5);
+/// How long the daemon stays away at most when nobody starts it at once: within S, the start included.
+const ABSENCE: Duration = Duration::from_millis(1500);
 /// How long a client rests between two tokens, and the operator at most between two steps.
 const PACE: Duration = Duration::from_millis(200);
 /// The operator's most steps between two disasters.
@@ -131,6 +133,7 @@ impl Operator<'_, '_> {
         match disaster {
             Disaster::Kill => {
                 self.kill();
+                rest(self.chance.shorter_than(ABSENCE));
                 self.start();
             }
             Disaster::KillInStart => {
