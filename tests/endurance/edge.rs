@@ -143,3 +143,19 @@ impl Drop for Edge {
         }
     }
 }
+
+#[test]
+fn a_set_is_handed_out_while_it_is_fresh_and_however_stale_while_no_daemon_answers() {
+    let clock = SystemClock::start();
+    let (long, now) = (Duration::from_secs(60), clock.monotonic());
+    // Nobody has listened there since the listener went.
+    let gone = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let mut state = State { daemon: Some(Address::Tcp(gone)), ..State::default() };
+    assert_eq!(state.body(&clock), None);
+    let body = b"{}".to_vec();
+    state.kept = Some(Kept { body: body.clone(), asked: now, fresh_for: long });
+    assert_eq!((state.body(&clock), state.most_stale), (Some(body.clone()), Duration::ZERO));
+    state.kept = Some(Kept { body: body.clone(), asked: now, fresh_for: Duration::ZERO });
+    assert_eq!((state.body(&clock), state.most_stale > Duration::ZERO), (Some(body), true));
+    assert!(!state.refreshed);
+}

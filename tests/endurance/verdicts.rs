@@ -10,7 +10,7 @@ use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
 
 use claviger::clock::{Clock as _, SystemClock};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::rest;
 use crate::harness::verifiers::{Library, Verifier};
@@ -164,4 +164,26 @@ pub(crate) fn tally(verdicts: &[Verdict], exposures: &Exposures, bound: Duration
         }
     }
     tally
+}
+
+#[test]
+fn a_verdict_is_wrong_unless_the_compromise_explains_it() {
+    let exposures = Exposures(Mutex::new(BTreeMap::from([("stolen".to_owned(), Exposure { ordered: 1000, done: 1010 })])));
+    let wrong = |kid: &str, (begun, ended): (i64, i64), refused: Option<Value>| {
+        let verdict = Verdict { kid: kid.into(), begun, ended, refused };
+        let tally = tally(&[verdict], &exposures, Duration::from_millis(100));
+        assert_eq!(tally.accepted + tally.refused + tally.wrong.len(), 1);
+        tally.wrong.len() == 1
+    };
+    let unknown = Some(json!({ "ok": false, "unknown_kid": true }));
+    let expired = Some(json!({ "ok": false, "unknown_kid": false }));
+    assert!(!wrong("sound", (5000, 5001), None));
+    assert!(wrong("sound", (5000, 5001), unknown.clone()));
+    // Trusted up to D + e after the compromise was done, and no longer.
+    assert!(!wrong("stolen", (1110, 1120), None));
+    assert!(wrong("stolen", (1111, 1120), None));
+    // Unknown from the compromise on, not before, and for no other reason.
+    assert!(!wrong("stolen", (990, 1000), unknown.clone()));
+    assert!(wrong("stolen", (990, 999), unknown));
+    assert!(wrong("stolen", (1200, 1201), expired));
 }
