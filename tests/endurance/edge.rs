@@ -15,7 +15,7 @@ use claviger::clock::{Clock as _, Monotonic, SystemClock};
 use crate::harness::{Address, Client};
 
 /// The path of the set, here and at the daemon.
-const SET: &str = "/.well-known/jwks.json";
+pub(crate) const SET: &str = "/.well-known/jwks.json";
 
 /// A running cache.
 pub(crate) struct Edge {
