@@ -286,6 +286,8 @@ fn assert_proven(place: &Place<'_>, wanted: usize) {
     let (scheduled, on_demand) = (count("scheduled"), count("on_demand"));
     assert!(scheduled > 0 && on_demand > 0 && scheduled + on_demand >= wanted, "{scheduled} scheduled, {on_demand} on demand");
     assert_eq!(scheduled + on_demand, rotations(place));
+    let rejected: Vec<_> = lines(place, "keys").into_iter().filter(|line| line.contains("\"event\":\"keystore.rejected\"")).collect();
+    assert_eq!(rejected, Vec::<String>::new(), "what a disaster leaves in the token needs no hand to remove it");
     assert!(count("compromised") > 0 && told.iter().all(|rotation| rotation["forced"] == false));
 }
 
