@@ -260,6 +260,59 @@ fn a_token_that_was_away_signs_with_the_right_key_again() {
     });
 }
 
+#[test]
+fn a_public_half_that_an_interrupted_call_left_is_made_anew() {
+    in_child("a_public_half_that_an_interrupted_call_left_is_made_anew", |hsm| {
+        hsm.token("interrupted");
+        let clock = clock();
+        let contract = Contract { keystore: Arc::new(hsm.open("interrupted", clock.clone())), clock };
+        runtime().block_on(async {
+            let half = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
+            hsm.hide_tokens(true);
+            let outcome = contract.keystore.create(&name(2), Algorithm::ES256).await;
+            assert!(outcome.is_err(), "{outcome:?}");
+            remove_private_half(&hsm.state().with_file_name("unseen"));
+            hsm.hide_tokens(false);
+            healthy(&*contract.keystore).await;
+            let whole = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made anew");
+            assert_ne!(whole.public, half.public);
+            contract.sign_and_verify(&whole, Algorithm::ES256, b"a whole pair").await;
+        });
+    });
+}
+
+#[test]
+fn a_public_key_of_another_name_is_left_alone() {
+    in_child("a_public_key_of_another_name_is_left_alone", |hsm| {
+        hsm.token("strange");
+        let id = Sha256::digest(name(1).as_str())[..20].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key pair");
+        hsm.import("strange", &pair.serialize_pem(), "somebody else's", &id);
+        remove_private_half(&hsm.state().with_file_name("tokens"));
+        let keystore = hsm.open("strange", clock());
+        runtime().block_on(async {
+            for _ in 0..2 {
+                let outcome = keystore.create(&name(1), Algorithm::ES256).await;
+                assert!(matches!(&outcome, Err(KeystoreError::Rejected(reason)) if reason.contains("strange public key")), "{outcome:?}");
+            }
+        });
+    });
+}
+
+/// Removes the only private key of the only token below `tokens`, as if the call that made it had not come so far.
+fn remove_private_half(tokens: &std::path::Path) {
+    // In SoftHSM's files an attribute is its type, the kind of its value and the value: CKA_CLASS (0), a number (2), CKO_PRIVATE_KEY (3).
+    let private = [0_u64, 2, 3].map(u64::to_be_bytes).concat();
+    let files = std::fs::read_dir(sole_file(tokens)).expect("the token's folder").map(|entry| entry.expect("an entry").path());
+    let is_private = |path: &std::path::PathBuf| {
+        let bytes = std::fs::read(path).expect("a readable file");
+        bytes.windows(private.len()).any(|window| window == private)
+    };
+    let found = files.filter(is_private).collect::<Vec<_>>();
+    let [file] = found.as_slice() else { panic!("{found:?}") };
+    std::fs::remove_file(file).expect("our own file");
+}
+
 fn sole_file(folder: &std::path::Path) -> std::path::PathBuf {
     let files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>();
     let [file] = files.as_slice() else { panic!("{files:?}") };

@@ -84,11 +84,7 @@ pub(super) fn find(session: &Session, id: &[u8]) -> Result<Option<Found>, Fault>
 /// Makes a key pair with this name; durable when it returns.
 pub(super) fn generate(session: &Session, name: &KeyName, shape: KeyShape) -> Result<(), Fault> {
     let id = id_of(name);
-    // A second public half with this id could never be told from the first one; and nothing is deleted that nobody asked to delete.
-    if sole(session, ObjectClass::PUBLIC_KEY, &id)?.is_some() {
-        let text = format!("the token has a public key with the id {} but no private one; remove it with the vendor's tool", hex(&id));
-        return Err(Fault::Refused(text));
-    }
+    remove_rest(session, name, &id)?;
     let private = private_template(name, &id);
     let (mechanism, forms) = match shape {
         KeyShape::Rsa => {
@@ -109,6 +105,18 @@ pub(super) fn generate(session: &Session, name: &KeyName, shape: KeyShape) -> Re
         }
     }
     outcome
+}
+
+/// Removes the public half that an interrupted call left: a second one with its id could never be told from it. It holds no secret, its
+/// private half is not there, and nobody else has its name. What has another name is not ours to remove.
+fn remove_rest(session: &Session, name: &KeyName, id: &[u8]) -> Result<(), Fault> {
+    let Some(rest) = sole(session, ObjectClass::PUBLIC_KEY, id)? else { return Ok(()) };
+    if label(&session.get_attributes(rest, &[AttributeType::Label])?) != name.as_str() {
+        let text =
+            format!("the token has a strange public key with the id {} and no private one; remove it with the vendor's tool", hex(id));
+        return Err(Fault::Refused(text));
+    }
+    Ok(session.destroy_object(rest)?)
 }
 
 /// Reads a private key back and admits it, or says everything that is wrong with it.
