@@ -12,6 +12,7 @@ use claviger_audit::event::{ClockSettled, ClockStepped, Event, KeyCreated, KeyDe
 use claviger_audit::keyrings::{Keyrings, State};
 use claviger_audit::names::KeyName;
 use claviger_audit::record::Asked;
+use claviger_audit::timing::Timing;
 use claviger_audit::{Algorithm, Timestamp};
 use serde_json::Map;
 use tokio::sync::Notify;
@@ -23,6 +24,7 @@ use crate::jose::{Protected, SigningInput, Verifier};
 use crate::journal::{AppendError, KeyLog, UseLog};
 use crate::keystore::{Input, Keystore, KeystoreError, Locator, Made};
 use crate::publisher::Publisher;
+use crate::rotation::gate::Readings;
 use crate::rotation::timing::TICK;
 use crate::rotation::{Conditions, DateGate, Plan, plan, sets_to_serve};
 use crate::signer::Keystores;
@@ -264,34 +266,33 @@ impl Rotator {
         self.keys.record(Event::UsesHead(uses_head(&self.uses, &self.node))).await
     }
 
-    /// I12, after a start: what fell due while nobody watched the clock waits for D + e of monotonic time.
+    /// I12. The use log counts too: a token that was signed while the clock stood ahead lives until the clock is there again.
     fn date_gate(&self, keyrings: &Keyrings) -> DateGate {
         if self.stepped.load(Ordering::SeqCst) {
             return DateGate::Paused;
         }
-        let leads = keyrings.all().filter_map(|keyring| keyring.timing()).map(|settings| settings.timing.lead());
-        let hold = leads.max().unwrap_or_default();
-        if self.clock.monotonic().since(self.started.monotonic) >= hold {
-            return DateGate::Open;
-        }
-        DateGate::Held { due_before: self.started.wall, until: self.started.wall + hold }
+        let leads = timings(keyrings).map(Timing::lead);
+        let recorded = keyrings.last_time().max(self.uses.head().time);
+        let skew = least_skew(keyrings).unwrap_or(Duration::MAX);
+        self.readings().date_gate(skew, leads.max().unwrap_or_default(), recorded)
+    }
+
+    fn readings(&self) -> Readings {
+        let passed = self.clock.monotonic().since(self.started.monotonic);
+        Readings { started: self.started.wall, passed, wall: self.clock.wall() }
     }
 
     /// I12, while running: a wall clock that moved against the monotonic one by more than e pauses every dated transition.
     async fn watch_clock(&self) -> Result<(), Next> {
-        let snapshot = self.keys.snapshot();
-        let skews = snapshot.keyrings.all().filter_map(|keyring| keyring.timing()).map(|settings| settings.timing.clock_skew_ms);
-        let Some(skew_ms) = skews.min() else { return Ok(()) };
-        let passed = self.clock.monotonic().since(self.started.monotonic);
-        let expected = self.started.wall + passed;
-        let difference_ms = self.clock.wall().millis() - expected.millis();
-        let stepped = difference_ms.unsigned_abs() > skew_ms;
+        let Some(skew) = least_skew(&self.keys.snapshot().keyrings) else { return Ok(()) };
+        let readings = self.readings();
+        let (difference_ms, stepped) = (readings.difference_ms(), readings.is_stepped(skew));
         if self.stepped.swap(stepped, Ordering::SeqCst) == stepped {
             return Ok(());
         }
         tracing::warn!(difference_ms, "the wall clock and the monotonic clock {}", if stepped { "disagree" } else { "agree again" });
         let event = if stepped {
-            Event::ClockStepped(ClockStepped { keyring_skew_ms: skew_ms, difference_ms })
+            Event::ClockStepped(ClockStepped { keyring_skew_ms: u64::try_from(skew.as_millis()).unwrap_or(u64::MAX), difference_ms })
         } else {
             Event::ClockSettled(ClockSettled { difference_ms })
         };
@@ -300,6 +301,15 @@ impl Rotator {
             Err(error) => Err(after(Err(error))),
         }
     }
+}
+
+fn timings(keyrings: &Keyrings) -> impl Iterator<Item = &Timing> {
+    keyrings.all().filter_map(|keyring| keyring.timing()).map(|settings| &settings.timing)
+}
+
+/// The least e in force; `None` before there are settings.
+fn least_skew(keyrings: &Keyrings) -> Option<Duration> {
+    timings(keyrings).map(Timing::skew).min()
 }
 
 /// The records, and where the use log stands if they end or begin a key's signing.

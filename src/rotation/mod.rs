@@ -1,11 +1,15 @@
 //! Rotation: when keys come, sign, stop and leave, decided by pure functions.
 //!
-//! In scope: the inequalities that settings must keep ([`timing`]), what brings the log to the configuration ([`reconcile`]), what to do
+//! In scope: the inequalities that settings must keep ([`timing`]), when dates count ([`gate`]), what caches are told ([`cache`]), how long a
+//! cut-off replica goes on ([`lease`]), what brings the log to the configuration ([`reconcile`]), what to do
 //! next ([`plan()`]), what operators may order ([`verbs`]), and why each date is what it is ([`timeline`]). Out of scope: everything that
 //! acts. Nothing here reads a clock, draws a random number, waits, traces or touches a file; the transition table itself is the log's
 //! (`claviger_audit::keyrings`).
 
+pub mod cache;
 pub mod duration;
+pub mod gate;
+pub mod lease;
 pub mod plan;
 pub mod reconcile;
 pub mod timeline;
