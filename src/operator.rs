@@ -19,8 +19,8 @@ use crate::keystore::KeystoreError;
 use crate::policy::{Action, DecisionRequest, Identity, Resource};
 use crate::publisher::Publisher;
 use crate::refusal::{Code, Refusal};
-use crate::rotation::{Plan, verbs};
-use crate::rotator::{destroy_key, with_uses_head};
+use crate::rotation::{DateGate, Plan, verbs};
+use crate::rotator::{Started, date_gate, destroy_key, with_uses_head};
 use crate::signer::{Ask, Keystores, Signer, append_refusal, doubted};
 use crate::witness::Witnesses;
 
@@ -66,6 +66,8 @@ pub struct Operator {
     pub wake: Arc<Notify>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// The clocks at the start of the process.
+    pub started: Started,
     /// This node.
     pub node: String,
     /// The daemon's own user id.
@@ -96,6 +98,11 @@ impl Verb {
             Self::Abandon { .. } => Action::Abandon,
             Self::Destroy { .. } => Action::Destroy,
         }
+    }
+
+    /// Whether a key stops signing by it whose tokens go on to live until a date.
+    fn is_dated(&self) -> bool {
+        matches!(self, Self::Rotate { .. } | Self::Retire { .. })
     }
 
     fn target(&self) -> Target<'_> {
@@ -149,6 +156,13 @@ impl Operator {
         self.check_standing(verb.action())?;
         if let Verb::Destroy { key } = &verb {
             self.destroy_in_keystore(key).await?;
+        }
+        if verb.is_dated() && date_gate(self.started, self.clock.as_ref(), &snapshot.keyrings, &self.uses) == DateGate::Paused {
+            return Err(Refusal::new(
+                Code::Clock,
+                "the clock is in doubt: it was stepped, or stands before the last record; the dates of a rotation would be wrong (I12). Wait \
+                 until it is right, or compromise the key if it must stop now",
+            ));
         }
         let asked = asked(ask);
         let (uses, node, ordered) = (self.uses.clone(), self.node.clone(), verb);

@@ -78,6 +78,10 @@ impl Started {
     pub fn now(clock: &dyn Clock) -> Self {
         Self { wall: clock.wall(), monotonic: clock.monotonic() }
     }
+
+    fn readings(self, clock: &dyn Clock) -> Readings {
+        Readings { started: self.wall, passed: clock.monotonic().since(self.monotonic), wall: clock.wall() }
+    }
 }
 
 /// What follows a step.
@@ -131,8 +135,9 @@ impl Rotator {
             return next;
         }
         let snapshot = self.keys.snapshot();
-        let now = self.clock.wall().max(snapshot.keyrings.last_time());
-        let (unavailable, refused) = (self.health.retry_dates(), self.refused());
+        let wall = self.clock.wall();
+        let now = wall.max(snapshot.keyrings.last_time());
+        let (unavailable, refused) = (later(self.health.retry_dates(), now.since(wall)), later(self.refused(), now.since(wall)));
         match plan(&snapshot.keyrings, now, &self.conditions(&snapshot.keyrings, (&unavailable, &refused))) {
             Plan::Append(_) => self.append_planned(unavailable, refused).await,
             Plan::Create { name, algorithm, keystore } => self.create(name, algorithm, keystore).await,
@@ -266,26 +271,14 @@ impl Rotator {
         self.keys.record(Event::UsesHead(uses_head(&self.uses, &self.node))).await
     }
 
-    /// I12. The use log counts too: a token that was signed while the clock stood ahead lives until the clock is there again.
     fn date_gate(&self, keyrings: &Keyrings) -> DateGate {
-        if self.stepped.load(Ordering::SeqCst) {
-            return DateGate::Paused;
-        }
-        let leads = timings(keyrings).map(Timing::lead);
-        let recorded = keyrings.last_time().max(self.uses.head().time);
-        let skew = least_skew(keyrings).unwrap_or(Duration::MAX);
-        self.readings().date_gate(skew, leads.max().unwrap_or_default(), recorded)
-    }
-
-    fn readings(&self) -> Readings {
-        let passed = self.clock.monotonic().since(self.started.monotonic);
-        Readings { started: self.started.wall, passed, wall: self.clock.wall() }
+        date_gate(self.started, self.clock.as_ref(), keyrings, &self.uses)
     }
 
     /// I12, while running: a wall clock that moved against the monotonic one by more than e pauses every dated transition.
     async fn watch_clock(&self) -> Result<(), Next> {
         let Some(skew) = least_skew(&self.keys.snapshot().keyrings) else { return Ok(()) };
-        let readings = self.readings();
+        let readings = self.started.readings(self.clock.as_ref());
         let (difference_ms, stepped) = (readings.difference_ms(), readings.is_stepped(skew));
         if self.stepped.swap(stepped, Ordering::SeqCst) == stepped {
             return Ok(());
@@ -301,6 +294,19 @@ impl Rotator {
             Err(error) => Err(after(Err(error))),
         }
     }
+}
+
+/// I12. The use log counts too: a token that was signed while the clock stood ahead lives until the clock is there again.
+pub(crate) fn date_gate(started: Started, clock: &dyn Clock, keyrings: &Keyrings, uses: &UseLog) -> DateGate {
+    let leads = timings(keyrings).map(Timing::lead);
+    let recorded = keyrings.last_time().max(uses.head().time);
+    let skew = least_skew(keyrings).unwrap_or(Duration::MAX);
+    started.readings(clock).date_gate(skew, leads.max().unwrap_or_default(), recorded)
+}
+
+/// Pauses are counted on the wall clock; where the log's time, by which the plan goes, runs ahead of it, so do their ends.
+fn later<K: Ord>(dates: BTreeMap<K, Timestamp>, by: Duration) -> BTreeMap<K, Timestamp> {
+    dates.into_iter().map(|(key, date)| (key, date + by)).collect()
 }
 
 fn timings(keyrings: &Keyrings) -> impl Iterator<Item = &Timing> {

@@ -159,7 +159,9 @@ impl Daemon {
             (clock.clone(), metrics.clone()),
         ));
         let (reload, reloads) = mpsc::channel(RELOADS);
+        let started = Started::now(clock.as_ref());
         let operator = Arc::new(Operator {
+            started,
             keys: keys.clone(),
             uses: uses.clone(),
             keystores: keystores.clone(),
@@ -207,7 +209,7 @@ impl Daemon {
             clock: clock.clone(),
             wake,
             refused: std::sync::Mutex::default(),
-            started: Started::now(clock.as_ref()),
+            started,
             stepped: AtomicBool::new(false),
         });
         let limits =

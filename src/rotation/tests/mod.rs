@@ -22,6 +22,7 @@ use super::timing::{Settings, solve};
 
 mod check;
 mod planning;
+mod replicas;
 mod simulation;
 mod telling;
 mod verbs;
