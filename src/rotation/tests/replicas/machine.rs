@@ -22,14 +22,14 @@ pub(super) trait Machine {
         sets_to_serve(knows.keyrings, &knows.conditions)
     }
 
-    /// The records that an event becomes.
-    fn events(&self, _keyrings: &Keyrings, event: Event) -> Vec<Event> {
-        vec![event]
+    /// The record that is written for a planned event.
+    fn event(&self, _keyrings: &Keyrings, event: Event) -> Event {
+        event
     }
 
-    /// The body of a set, and the size of the log that it was made from. `served` is the body that this node serves.
-    fn body(&self, keyrings: &Keyrings, set: &SetName, _served: Option<&[u8]>) -> (Vec<u8>, u64) {
-        (jwks::body(keyrings, set).expect("a set that exists"), keyrings.size())
+    /// The body of a set. `served` is the one that this node serves.
+    fn body(&self, _node: &str, keyrings: &Keyrings, set: &SetName, _served: Option<&[u8]>) -> Vec<u8> {
+        jwks::body(keyrings, set).expect("a set that exists")
     }
 
     fn cache_life(&self, keyrings: &Keyrings, set: &SetName) -> CacheLife {

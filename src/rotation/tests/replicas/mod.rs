@@ -26,6 +26,8 @@ use crate::clock::Monotonic;
 mod issuer;
 mod keystores;
 mod machine;
+mod mistakes;
+mod mutants;
 mod node;
 mod properties;
 mod schedule;

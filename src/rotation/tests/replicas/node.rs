@@ -138,7 +138,8 @@ impl World<'_> {
         if replicas && (time.millis() - self.now.millis()).unsigned_abs() > SKEW_MS {
             return Ok(Appended::No);
         }
-        for event in self.machine.events(&self.nodes[node].keyrings, event) {
+        {
+            let event = self.machine.event(&self.nodes[node].keyrings, event);
             let record = Record {
                 log: LogKind::Keys,
                 seq: self.nodes[node].keyrings.size(),
@@ -312,7 +313,8 @@ impl World<'_> {
         let mut changed = Vec::new();
         for set in served {
             let before = self.nodes[node].bodies.get(&set).map(Vec::as_slice);
-            let (body, size) = self.machine.body(&self.nodes[node].keyrings, &set, before);
+            let size = self.nodes[node].keyrings.size();
+            let body = self.machine.body(self.nodes[node].name, &self.nodes[node].keyrings, &set, before);
             let clock_is_right = self.nodes[node].step_ms == 0;
             let life = self.machine.cache_life(&self.nodes[node].keyrings, &set);
             let max_age = Duration::from_secs(life.emitted(self.wall(node), 0));

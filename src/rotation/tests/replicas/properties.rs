@@ -77,6 +77,7 @@ fn judge(mut world: World<'_>) -> Result<Counts, Caught> {
         let by = why.split(": ").find(|part| part.starts_with('I') || *part == "liveness").unwrap_or("the log").to_owned();
         Caught { by: format!("the log, {by}"), why }
     })?;
+    standbys_are_kept(&world.records)?;
     keystores_are_tidy(&world)?;
     let named = |name: &str| world.records.iter().filter(|record| record.event.name() == name).count() as u64;
     Ok(Counts {
@@ -88,6 +89,33 @@ fn judge(mut world: World<'_>) -> Result<Counts, Caught> {
         met,
         ..world.counts
     })
+}
+
+/// I5: after a long quiet time every keyring that goes on has a standby in its sets.
+fn standbys_are_kept(records: &[Record]) -> Result<(), Caught> {
+    let mut standbys: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut names: BTreeMap<&KeyName, (&str, &str)> = BTreeMap::new();
+    for record in records {
+        match &record.event {
+            Event::KeyringCreated(e) => drop(standbys.insert(&e.keyring, BTreeSet::new())),
+            Event::KeyringRetired(e) => drop(standbys.remove(e.keyring.as_str())),
+            Event::KeyCreated(e) => drop(names.insert(&e.key, (e.key.keyring(), &e.kid))),
+            Event::KeyPublished(e) => names.values().filter(|(_, kid)| *kid == e.kid).for_each(|(ring, kid)| {
+                standbys.entry(ring).or_default().insert(kid);
+            }),
+            Event::KeyRotated(e) => drop(standbys.entry(&e.keyring).or_default().remove(e.to.as_str())),
+            Event::KeyCompromised(e) => standbys.values_mut().for_each(|kids| {
+                kids.remove(e.kid.as_str());
+                kids.remove(e.to.as_deref().unwrap_or_default());
+            }),
+            Event::KeyAbandoned(e) => names.get(&e.key).into_iter().for_each(|(_, kid)| {
+                standbys.values_mut().for_each(|kids| drop(kids.remove(kid)));
+            }),
+            _ => {}
+        }
+    }
+    let without: Vec<_> = standbys.iter().filter(|(_, kids)| kids.is_empty()).map(|(ring, _)| ring).collect();
+    holds(without.is_empty(), "the log, I5", || format!("no standby: {without:?}"))
 }
 
 /// After a long quiet time no keystore holds a key that is compromised, abandoned, or withdrawn for longer than its grace.

@@ -147,6 +147,8 @@ pub(super) struct Tale {
     /// Place, true time, and the earlier of it and the recorded one.
     compromised: BTreeMap<String, (u64, Timestamp, Timestamp)>,
     stopped: BTreeMap<String, Timestamp>,
+    /// From when, and until when if it was resumed.
+    suspended: Vec<(String, Timestamp, Option<Timestamp>)>,
     /// The longest exposure that was ever allowed, and the longest Q.
     exposure: Duration,
     window: Duration,
@@ -166,6 +168,10 @@ impl Tale {
                     tale.stopped.extend(e.from.iter().map(|kid| (kid.clone(), *time)));
                     tale.forced.extend(e.forced.then(|| e.to.clone()));
                 }
+                Event::KeySuspended(e) => tale.suspended.push((e.kid.clone(), *time, None)),
+                Event::KeyResumed(e) => tale.suspended.iter_mut().filter(|(kid, ..)| *kid == e.kid).for_each(|(_, _, until)| {
+                    until.get_or_insert(*time);
+                }),
                 Event::KeyCompromised(e) => {
                     // A compromise never waits: while the log's time is wrong it promotes by that time, as if it were forced.
                     tale.forced.extend(e.to.clone().filter(|_| record.time.since(*time) > SKEW));
@@ -225,6 +231,11 @@ impl Tale {
     /// Q: nothing leaves later than the release window after the record that stopped its key.
     pub(super) fn released_in_time(&self, tokens: &[Token]) -> Result<(), Caught> {
         tokens.iter().try_for_each(|token| {
+            let resting =
+                self.suspended.iter().filter(|(kid, ..)| *kid == token.kid).find(|(_, from, until)| {
+                    token.released > *from + self.window + SLACK && until.is_none_or(|until| token.released < until)
+                });
+            holds(resting.is_none(), "I2: a suspended key signs", || format!("{token:?}: {resting:?}"))?;
             let stopped = self.stopped.get(&token.kid);
             let late = stopped.is_some_and(|stopped| token.released > *stopped + self.window + SLACK);
             holds(!late, "I2: released after Q", || format!("{token:?}, stopped at {stopped:?}"))

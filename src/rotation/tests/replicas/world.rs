@@ -330,14 +330,15 @@ impl<'m> World<'m> {
         self.learn(node)?;
         self.nodes[node].bodies = self.served_before(node);
         self.write(node, started())?;
-        let hold = self.timings_of(node).iter().map(Timing::lead).max().unwrap_or_default();
+        // The hold goes by the settings in force, which may change meanwhile: never less than the shortest lead, never more than the longest.
+        let (least, most) = leads(self.nodes.len() > 1);
         let started = self.wall(node).max(self.nodes[node].keyrings.last_time());
         let down_since = Timestamp::from_millis(down_since.millis() + self.nodes[node].offset_ms);
         // Others go on without this node, on clocks of their own; alone, what fell due in the gap is held (I12).
         let alone = self.nodes.len() == 1;
         let (from, held) = if alone { (down_since, self.wall(node)) } else { (down_since - SKEW, Timestamp::default()) };
-        self.outages.push(Outage { from, held, until: self.wall(node) + hold });
-        self.outages.push(Outage { from, held: Timestamp::default(), until: started + hold });
+        self.outages.push(Outage { from, held, until: self.wall(node) + least });
+        self.outages.push(Outage { from, held: Timestamp::default(), until: started + most });
         self.settle(node)
     }
 
@@ -350,7 +351,7 @@ impl<'m> World<'m> {
 
     /// In this time, and until the dates that were held count again, nothing has to happen on time.
     fn outage(&mut self, from: Timestamp, until: Timestamp) {
-        let lead = self.timings().iter().map(Timing::lead).max().unwrap_or_default();
+        let (_, lead) = leads(self.nodes.len() > 1);
         self.outages.push(Outage { from: from - SKEW, held: Timestamp::default(), until: until + lead + SKEW });
     }
 
@@ -380,6 +381,12 @@ pub(super) fn variant(index: usize, replicas: bool) -> Timing {
             _ => {}
         }
     })
+}
+
+/// The shortest and the longest D + e of all settings here.
+fn leads(replicas: bool) -> (Duration, Duration) {
+    let leads = (0..4).map(|index| variant(index, replicas).lead());
+    leads.fold((Duration::MAX, Duration::ZERO), |(least, most), lead| (least.min(lead), most.max(lead)))
 }
 
 fn log_created() -> Event {
