@@ -150,18 +150,16 @@ impl Daemon {
         let loaded = policies.as_ref().ok().map(policy_event);
         let rules = setup::rules(&config, policies.inspect_err(|error| tracing::error!("{error}")).ok());
         let pseudonyms = Arc::new(Pseudonyms::new(setup::subject_mode(&config), &config.state));
-        let logs = (keys.clone(), uses.clone());
         let signer = Arc::new(Signer::new(
-            logs,
+            (keys.clone(), uses.clone()),
             keystores.clone(),
             rules,
             (pseudonyms.clone(), per_caller(&config)),
             (clock.clone(), metrics.clone()),
         ));
         let (reload, reloads) = mpsc::channel(RELOADS);
-        let started = Started::now(clock.as_ref());
         let operator = Arc::new(Operator {
-            started,
+            started: Started::now(clock.as_ref()),
             keys: keys.clone(),
             uses: uses.clone(),
             keystores: keystores.clone(),
@@ -209,7 +207,7 @@ impl Daemon {
             clock: clock.clone(),
             wake,
             refused: std::sync::Mutex::default(),
-            started,
+            started: operator.started,
             stepped: AtomicBool::new(false),
         });
         let limits =

@@ -38,7 +38,8 @@ impl World<'_> {
         let this = &self.nodes[node];
         let keyring = this.keyrings.keyring(RINGS[ring])?;
         let timing = &keyring.timing()?.timing;
-        let leased = self.nodes.len() == 1 || (!this.stepped && self.machine.may_sign(this.lease, self.monotonic(), timing));
+        let leased = self.nodes.len() == 1
+            || (!self.machine.is_stepped(&self.readings(node), SKEW) && self.machine.may_sign(this.lease, self.monotonic(), timing));
         let recorded = this.keyrings.last_time().max(this.last_use);
         if !this.alive || !leased || self.wall(node) + SKEW < recorded {
             return None;
@@ -51,7 +52,7 @@ impl World<'_> {
         let (released, wall) = (self.now + deadline, self.wall(node) + deadline);
         // `exp` is whole seconds, rounded down; a verifier may be half of e behind the true time, and accepts before `exp` only.
         let exp = Timestamp::from_millis((wall + life).millis() / 1000 * 1000);
-        let dies = exp + SKEW / 2 - MILLISECOND;
+        let dies = exp + SKEW / 2 - MILLISECOND - SLACK;
         self.nodes[node].last_use = self.nodes[node].last_use.max(wall);
         self.tokens.push(Token { ring, kid: kid.to_owned(), released, dies });
     }

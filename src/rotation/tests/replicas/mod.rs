@@ -2,7 +2,8 @@
 //! wrong with them.
 //!
 //! In scope: random schedules (`schedule`), played in a world (`world`, `node`, `keystores`, `issuer`, `verifiers`), judged by properties
-//! (`properties`) that read the event log and what verifiers saw; the ways to break the machine (`mutants`), each of which must be caught.
+//! (`properties`) that read the event log and what verifiers saw; the ways to break the machine (`mutants`, `mistakes`), each of which must be
+//! caught; and every interleaving of a small world (`exhaustive`).
 //! Out of scope: the daemon's threads, files and sockets.
 //!
 //! The number of schedules is fixed, so a run is the same everywhere. For more of them, or another seed:
@@ -23,6 +24,7 @@ use super::check::{Outage, check};
 use super::*;
 use crate::clock::Monotonic;
 
+mod exhaustive;
 mod issuer;
 mod keystores;
 mod machine;
@@ -58,8 +60,15 @@ const SLACK: Duration = Duration::from_millis(1);
 /// Schedules of a run, unless `CLAVIGER_SIMULATION_SCHEDULES` says otherwise.
 const SCHEDULES: u64 = 300;
 
+#[expect(clippy::disallowed_methods, reason = "only tests, and only how much they do")]
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, not a number")))
+}
+
+/// What a run looked at, for whoever asks for it with `--nocapture`.
+#[expect(clippy::print_stdout, reason = "a test prints its counts")]
+fn report(text: &str) {
+    println!("{text}");
 }
 
 #[test]
@@ -73,7 +82,7 @@ fn no_schedule_breaks_a_property() {
             Err(caught) => panic!("seed {seed}: {}", story(seed, caught)),
         }
     }
-    println!("{counts:#?}");
+    report(&format!("{counts:#?}"));
     let seen = [counts.rotations, counts.withdrawals, counts.compromises, counts.tokens, counts.met, counts.stale, counts.crashes];
     assert!(schedules < 100 || seen.iter().all(|count| *count > 0), "an empty check: {counts:?}");
 }

@@ -39,11 +39,24 @@ pub(super) enum Mistake {
     Deadline(fn(Duration) -> Duration),
 }
 
+type Bodies = Vec<Vec<u8>>;
+
 /// A machine with one mistake.
-struct Mutant {
+pub(super) struct Mutant {
     mistake: Mistake,
     /// For each set the newest honest body, for the mutant that serves it late.
-    newest: RefCell<BTreeMap<(SetName, String), Vec<Vec<u8>>>>,
+    newest: RefCell<BTreeMap<(SetName, String), Bodies>>,
+}
+
+impl Mutant {
+    fn new(mistake: Mistake) -> Self {
+        Self { mistake, newest: RefCell::default() }
+    }
+
+    pub(super) fn named(name: &str) -> Self {
+        let found = MISTAKES.iter().find(|(known, ..)| *known == name);
+        Self::new(found.expect("a mistake of the list").2)
+    }
 }
 
 impl Machine for Mutant {
@@ -155,20 +168,17 @@ pub(super) fn early_withdrawal(knows: &Knows<'_>, honest: Plan, early: Duration)
 
 /// The first schedule that catches it, and who does.
 fn caught(mistake: Mistake) -> Option<(u64, Caught)> {
-    (0..PATIENCE).find_map(|seed| {
-        let machine = Mutant { mistake, newest: RefCell::default() };
-        play(&machine, &schedule::schedule(seed)).err().map(|caught| (seed + 1, caught))
-    })
+    (0..PATIENCE).find_map(|seed| play(&Mutant::new(mistake), &schedule::schedule(seed)).err().map(|caught| (seed + 1, caught)))
 }
 
 #[test]
 fn each_planted_mistake_is_caught() {
     let mut wrong = Vec::new();
-    println!("{:<58} {:>9}  caught by", "mistake", "schedules");
+    report(&format!("{:<58} {:>9}  caught by", "mistake", "schedules"));
     for (name, by, mistake) in MISTAKES {
         match caught(*mistake) {
             Some((schedules, caught)) => {
-                println!("{name:<58} {schedules:>9}  {}", caught.by);
+                report(&format!("{name:<58} {schedules:>9}  {}", caught.by));
                 if caught.by != *by {
                     wrong.push(format!("{name}: caught by {:?} instead of {by:?}: {}", caught.by, caught.why));
                 }

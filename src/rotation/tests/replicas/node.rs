@@ -82,7 +82,7 @@ impl World<'_> {
         Timestamp::from_millis(self.now.millis() + node.offset_ms + node.step_ms)
     }
 
-    fn readings(&self, node: usize) -> Readings {
+    pub(super) fn readings(&self, node: usize) -> Readings {
         let (started, since) = self.nodes[node].started;
         Readings { started, passed: self.now.since(since), wall: self.wall(node) }
     }
@@ -110,8 +110,7 @@ impl World<'_> {
     /// Reads what others wrote. The answer confirms the head, unless the node's own clock is in doubt.
     pub(super) fn learn(&mut self, node: usize) -> Result<(), Caught> {
         self.nodes[node].notice = None;
-        loop {
-            let Some(record) = self.records.get(self.known(node)) else { break };
+        while let Some(record) = self.records.get(self.known(node)) {
             self.nodes[node].keyrings.apply(record).map_err(|illegal| Caught::illegal(&illegal))?;
         }
         self.confirm(node);
@@ -198,7 +197,7 @@ impl World<'_> {
                     if self.serve(node)? {
                         continue;
                     }
-                    self.sleep(node, wake);
+                    self.rest(node, wake);
                     return Ok(());
                 }
                 Plan::Append(event) => self.append(node, event)?,
@@ -208,7 +207,7 @@ impl World<'_> {
             self.serve(node)?;
             if done == Appended::No {
                 let hangs = self.nodes[node].hangs_until;
-                self.sleep(node, None);
+                self.rest(node, None);
                 self.nodes[node].wake = self.nodes[node].wake.into_iter().chain((hangs > self.now).then_some(hangs)).min();
                 return Ok(());
             }
@@ -219,8 +218,8 @@ impl World<'_> {
         ))
     }
 
-    /// Sleeps until its plan's date, or until the log's time no longer runs ahead of its clock.
-    fn sleep(&mut self, node: usize, wake: Option<Timestamp>) {
+    /// Rests until its plan's date, or until the log's time no longer runs ahead of its clock.
+    fn rest(&mut self, node: usize, wake: Option<Timestamp>) {
         let shift = self.nodes[node].offset_ms + self.nodes[node].step_ms;
         let moment = |wall: Timestamp| Timestamp::from_millis(wall.millis() - shift);
         let ahead = Some(moment(self.recorded(node) - SKEW)).filter(|at| *at > self.now);
@@ -251,6 +250,9 @@ impl World<'_> {
     fn create(&mut self, node: usize, name: KeyName, keystore: &str) -> Result<Appended, Caught> {
         let requested = self.records.iter().any(|record| matches!(&record.event, Event::KeyRequested(e) if e.key == name));
         holds(requested, "orphans: a key that no record names", || name.to_string())?;
+        if let Some(refused) = self.is_stale(node)? {
+            return Ok(refused);
+        }
         if self.dies(node, true) {
             return Ok(Appended::No);
         }
@@ -268,7 +270,23 @@ impl World<'_> {
         self.append(node, Event::KeyCreated(created))
     }
 
+    /// A replica asks a keystore only while it knows the newest record: else it makes keys that others have given up, and nobody would
+    /// destroy them.
+    fn is_stale(&mut self, node: usize) -> Result<Option<Appended>, Caught> {
+        if !self.nodes[node].connected {
+            return Ok(Some(Appended::No));
+        }
+        let stale = self.known(node) < self.records.len();
+        if stale {
+            self.learn(node)?;
+        }
+        Ok(stale.then_some(Appended::Stale))
+    }
+
     fn destroy(&mut self, node: usize, name: KeyName, keystore: &str) -> Result<Appended, Caught> {
+        if let Some(refused) = self.is_stale(node)? {
+            return Ok(refused);
+        }
         if self.dies(node, true) {
             return Ok(Appended::No);
         }

@@ -108,9 +108,12 @@ fn standbys_are_kept(records: &[Record]) -> Result<(), Caught> {
                 kids.remove(e.kid.as_str());
                 kids.remove(e.to.as_deref().unwrap_or_default());
             }),
-            Event::KeyAbandoned(e) => names.get(&e.key).into_iter().for_each(|(_, kid)| {
-                standbys.values_mut().for_each(|kids| drop(kids.remove(kid)));
-            }),
+            Event::KeyAbandoned(e) => {
+                let abandoned = names.get(&e.key).map(|(_, kid)| *kid);
+                for kids in standbys.values_mut() {
+                    kids.retain(|kid| Some(*kid) != abandoned);
+                }
+            }
             _ => {}
         }
     }

@@ -10,6 +10,8 @@
 
 use std::rc::Rc;
 
+use claviger_audit::event::RotationReason;
+
 use super::*;
 
 /// One body of one set at one node, for as long as it was served with one cache life.
@@ -120,16 +122,16 @@ impl Views {
     /// Every token against every view that a verifier may hold during its life. Returns how many were compared.
     pub(super) fn check(&self, tokens: &[Token], tale: &Tale, end: Timestamp) -> Result<u64, Caught> {
         let mut met = 0;
-        for ring in 0..RINGS.len() {
-            let sets = [SetName::Issuer("main".to_owned()), SetName::Keyring(RINGS[ring].to_owned())];
+        for (ring, name) in RINGS.into_iter().enumerate() {
+            let sets = [SetName::Issuer("main".to_owned()), SetName::Keyring(name.to_owned())];
             let mut segments: Vec<_> = self.segments.iter().filter(|segment| sets.contains(&segment.set)).collect();
             segments.sort_by_key(|segment| segment.from);
             let held: Vec<_> = segments.iter().map(|segment| (*segment, self.held_until(segment, ring, end))).collect();
             for token in tokens.iter().filter(|token| token.ring == ring) {
                 let possible = held.iter().take_while(|(segment, _)| segment.from <= token.dies);
-                for (segment, _) in possible.filter(|(_, (until, _))| *until > token.released) {
+                for (segment, (_, silent)) in possible.filter(|(_, (until, _))| *until > token.released) {
                     met += 1;
-                    tale.accepts(token, segment)?;
+                    tale.accepts(token, segment, *silent)?;
                 }
             }
             held.iter().try_for_each(|(segment, (until, silent))| tale.forgets(segment, *until, *silent))?;
@@ -144,6 +146,8 @@ pub(super) struct Tale {
     rings: BTreeMap<String, String>,
     published: BTreeMap<String, u64>,
     forced: BTreeSet<String>,
+    /// Activated by an operator's word, which does not wait until a total outage is forgotten.
+    ordered: BTreeSet<String>,
     /// Place, true time, and the earlier of it and the recorded one.
     compromised: BTreeMap<String, (u64, Timestamp, Timestamp)>,
     stopped: BTreeMap<String, Timestamp>,
@@ -167,12 +171,14 @@ impl Tale {
                 Event::KeyRotated(e) => {
                     tale.stopped.extend(e.from.iter().map(|kid| (kid.clone(), *time)));
                     tale.forced.extend(e.forced.then(|| e.to.clone()));
+                    tale.ordered.extend((e.reason == RotationReason::OnDemand).then(|| e.to.clone()));
                 }
                 Event::KeySuspended(e) => tale.suspended.push((e.kid.clone(), *time, None)),
                 Event::KeyResumed(e) => tale.suspended.iter_mut().filter(|(kid, ..)| *kid == e.kid).for_each(|(_, _, until)| {
                     until.get_or_insert(*time);
                 }),
                 Event::KeyCompromised(e) => {
+                    tale.ordered.extend(e.to.clone());
                     // A compromise never waits: while the log's time is wrong it promotes by that time, as if it were forced.
                     tale.forced.extend(e.to.clone().filter(|_| record.time.since(*time) > SKEW));
                     tale.compromised.insert(e.kid.clone(), (record.seq, *time, record.time.min(*time)));
@@ -190,13 +196,14 @@ impl Tale {
         tale
     }
 
-    fn accepts(&self, token: &Token, segment: &Segment) -> Result<(), Caught> {
+    fn accepts(&self, token: &Token, segment: &Segment, silent: bool) -> Result<(), Caught> {
         if segment.kids.contains(&token.kid) {
             return Ok(());
         }
         let knows_key = self.published.get(&token.kid).is_some_and(|seq| segment.size > *seq);
         let is_revoked = self.compromised.get(&token.kid).is_some_and(|(seq, ..)| segment.size > *seq);
-        if is_revoked || (!knows_key && self.forced.contains(&token.kid)) {
+        let by_order = self.forced.contains(&token.kid) || (silent && self.ordered.contains(&token.kid));
+        if is_revoked || (!knows_key && by_order) {
             return Ok(());
         }
         let by = if knows_key { "verifiers: the kid of a live token left (I3)" } else { "verifiers: unknown kid (I1)" };
@@ -244,7 +251,7 @@ impl Tale {
 }
 
 /// Every kid of a JWKS body, read from its text.
-fn kids_in(body: &[u8]) -> BTreeSet<String> {
+pub(super) fn kids_in(body: &[u8]) -> BTreeSet<String> {
     let text = String::from_utf8_lossy(body);
     text.split(r#""kid":""#).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect()
 }
