@@ -11,6 +11,7 @@ use claviger_audit::keyrings::{Keyring, Keyrings};
 
 use crate::clock::{Clock, Monotonic};
 use crate::rotation::DateGate;
+use crate::rotation::gate::Readings;
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ impl ClockWatch {
 
     /// Looks at both clocks. What changed is to be recorded, and told again until [`Self::recorded`].
     pub fn look(&self, keyrings: &Keyrings) -> Option<Change> {
-        let skew_ms = keyrings.all().filter_map(Keyring::timing).map(|settings| settings.timing.clock_skew_ms).min()?;
+        let skew_ms = u64::try_from(least_skew(keyrings)?.as_millis()).unwrap_or(u64::MAX);
         let mut state = self.lock();
         let (_, difference_ms) = self.compare(state.base);
         state.stepped = difference_ms.unsigned_abs() > skew_ms;
@@ -93,27 +94,28 @@ impl ClockWatch {
         *self.lock() = State { base: reading, confirmed: true, stepped: false, recorded: false };
     }
 
-    /// Whether dates count. After a start, what fell due while nobody watched the clock waits for D + e of monotonic time. After a confirmed
-    /// step every date does: one that was set before the step may come early by all of the step, and a standby must be known first (I1).
-    pub fn gate(&self, keyrings: &Keyrings) -> DateGate {
+    /// Whether dates count; `recorded` is the latest time in any log of this node. After a start, what fell due while nobody watched the clock
+    /// waits for D + e of monotonic time. After a confirmed step every date does: one that was set before the step may come early by all of
+    /// the step, and a standby must be known first (I1).
+    pub fn gate(&self, keyrings: &Keyrings, recorded: Timestamp) -> DateGate {
         let state = *self.lock();
         if state.stepped {
             return DateGate::Paused;
         }
-        let hold = hold(keyrings);
-        if self.clock.monotonic().since(state.base.monotonic) >= hold {
-            return DateGate::Open;
+        let passed = self.clock.monotonic().since(state.base.monotonic);
+        let readings = Readings { started: state.base.wall, passed, wall: self.clock.wall() };
+        match readings.date_gate(least_skew(keyrings).unwrap_or(Duration::MAX), hold(keyrings), recorded) {
+            DateGate::Held { until, .. } if state.confirmed => DateGate::Held { due_before: until, until },
+            gate => gate,
         }
-        let until = state.base.wall + hold;
-        DateGate::Held { due_before: if state.confirmed { until } else { state.base.wall }, until }
     }
 
     /// While an operator's verb must not trust a date either: `Some` with the end of the wait after a confirmation, or with `None` while the
     /// clock is in doubt, from the moment of the step on. A restart alone stops no operator.
-    pub fn in_doubt(&self, keyrings: &Keyrings) -> Option<Option<Timestamp>> {
+    pub fn in_doubt(&self, keyrings: &Keyrings, recorded: Timestamp) -> Option<Option<Timestamp>> {
         // The rotator looks every few seconds only, and records what it finds then.
         let _ = self.look(keyrings);
-        match self.gate(keyrings) {
+        match self.gate(keyrings, recorded) {
             DateGate::Paused => Some(None),
             DateGate::Held { until, .. } if self.lock().confirmed => Some(Some(until)),
             DateGate::Held { .. } | DateGate::Open => None,
@@ -129,6 +131,11 @@ impl ClockWatch {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The least e in force; `None` before there are settings.
+fn least_skew(keyrings: &Keyrings) -> Option<Duration> {
+    keyrings.all().filter_map(Keyring::timing).map(|settings| settings.timing.skew()).min()
 }
 
 /// The largest D + e in force.

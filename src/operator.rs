@@ -22,7 +22,7 @@ use crate::policy::{Action, DecisionRequest, Identity, Resource};
 use crate::publisher::Publisher;
 use crate::refusal::{Code, Refusal};
 use crate::rotation::{Plan, verbs};
-use crate::rotator::{destroy_key, with_uses_head};
+use crate::rotator::{destroy_key, last_recorded, with_uses_head};
 use crate::signer::{Ask, Keystores, Signer, append_refusal, doubted};
 use crate::witness::Witnesses;
 
@@ -345,14 +345,16 @@ impl Operator {
     fn check_clock(&self, verb: &Verb, keyrings: &Keyrings) -> Result<(), Refusal> {
         let dated = match verb {
             Verb::Rotate { force, .. } => force.is_none(),
+            // The tokens of the key that stops live until a date.
+            Verb::Retire { .. } => true,
             Verb::Destroy { key } => state_of(keyrings, key) == Some(State::Withdrawn),
             _ => false,
         };
-        match self.watch.in_doubt(keyrings).filter(|_| dated) {
+        match self.watch.in_doubt(keyrings, last_recorded(keyrings, &self.uses)).filter(|_| dated) {
             None => Ok(()),
             Some(None) => {
-                let text =
-                    "the wall clock was stepped, so dates do not count until it is right or `claviger clock confirm` says that it is";
+                let text = "the wall clock was stepped, or stands before the last record, so dates do not count until it is right or `claviger clock \
+                     confirm` says that it is";
                 Err(not_now(Rule::I12, text, None))
             }
             Some(Some(until)) => {

@@ -6,23 +6,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::body::Bytes;
 use claviger_audit::Timestamp;
 use claviger_audit::event::{Event, JwksServed};
 use claviger_audit::jwks::{self, SetName};
-use claviger_audit::keyrings::{Keyrings, State};
+use claviger_audit::keyrings::Keyrings;
 use claviger_audit::merkle::Hash;
 use claviger_audit::record::Asked;
 
 use tokio::sync::Mutex;
 
 use crate::journal::{AppendError, KeyLog, KeySnapshot};
-
-/// While a key is compromised, verifiers are asked to come back this soon, for one D (I4).
-const MAX_AGE_AFTER_COMPROMISE: Duration = Duration::from_secs(30);
+use crate::rotation::cache::CacheLife;
 
 /// A set, ready to be sent.
 #[derive(Debug)]
@@ -34,20 +31,7 @@ pub struct PreparedSet {
     /// How many records of the key log it was made from.
     pub log_size: u64,
     sha256: Hash,
-    max_age: Duration,
-    hurry_until: Option<Timestamp>,
-}
-
-impl PreparedSet {
-    /// The cache life to emit now: A, or less for one D after a compromise; `jitter` (0 to 255) takes up to a tenth off, so that caches
-    /// do not all come back at once. Whole seconds, at least 1.
-    fn max_age(&self, now: Timestamp, jitter: u8) -> u64 {
-        let hurry = self.hurry_until.is_some_and(|until| now < until);
-        let longest = if hurry { self.max_age.min(MAX_AGE_AFTER_COMPROMISE) } else { self.max_age };
-        let millis = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
-        let off = millis / 10 * u64::from(jitter) / 255;
-        ((millis - off) / 1000).max(1)
-    }
+    life: CacheLife,
 }
 
 type Sets = BTreeMap<SetName, Arc<PreparedSet>>;
@@ -80,7 +64,7 @@ impl Publisher {
     pub fn max_age(&self, set: &PreparedSet, now: Timestamp) -> u64 {
         // No secret depends on it, so a counter through a multiplicative hash is random enough.
         let mixed = self.answers.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        set.max_age(now, mixed.to_be_bytes()[0])
+        set.life.emitted(now, mixed.to_be_bytes()[0])
     }
 
     /// Whether what is served is what the newest durable snapshot says (the true JWKS).
@@ -133,20 +117,11 @@ fn prepare_all(snapshot: &KeySnapshot, names: &[SetName]) -> Sets {
 fn prepare(keyrings: &Keyrings, name: &SetName) -> Option<PreparedSet> {
     let body = jwks::body(keyrings, name)?;
     let sha256 = Hash::digest(&body);
-    let members = || keyrings.all().filter(|keyring| jwks::sets_of(keyring).contains(name));
-    let ages = members().filter_map(|keyring| keyring.timing()).map(|settings| Duration::from_millis(settings.timing.jwks_max_age_ms));
-    let hurries = members().filter_map(|keyring| {
-        let exposed = keyring.keys.iter().filter(|key| key.compromised_since.is_some());
-        let since =
-            exposed.filter_map(|key| key.history.iter().find(|(_, _, state)| *state == State::Compromised)).map(|(_, at, _)| *at).max()?;
-        Some(since + keyring.timing()?.timing.seen_by_all())
-    });
     Some(PreparedSet {
         etag: format!("\"{sha256}\""),
         log_size: keyrings.size(),
         sha256,
-        max_age: ages.min().unwrap_or(Duration::from_secs(1)),
-        hurry_until: hurries.max(),
+        life: CacheLife::of(keyrings, name),
         body: Bytes::from(body),
     })
 }

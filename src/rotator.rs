@@ -24,7 +24,7 @@ use crate::journal::{AppendError, KeyLog, UseLog};
 use crate::keystore::{Input, Keystore, KeystoreError, Locator, Made};
 use crate::publisher::Publisher;
 use crate::rotation::timing::TICK;
-use crate::rotation::{Conditions, Plan, plan, sets_to_serve};
+use crate::rotation::{Conditions, DateGate, Plan, plan, sets_to_serve};
 use crate::signer::Keystores;
 
 /// How long a self-test signature may take; longer than any request, since nobody waits for it.
@@ -111,8 +111,9 @@ impl Rotator {
             return next;
         }
         let snapshot = self.keys.snapshot();
-        let now = self.clock.wall().max(snapshot.keyrings.last_time());
-        let (unavailable, refused) = (self.health.retry_dates(), self.refused());
+        let wall = self.clock.wall();
+        let now = wall.max(snapshot.keyrings.last_time());
+        let (unavailable, refused) = (later(self.health.retry_dates(), now.since(wall)), later(self.refused(), now.since(wall)));
         match plan(&snapshot.keyrings, now, &self.conditions(&snapshot.keyrings, (&unavailable, &refused))) {
             Plan::Append(_) => self.append_planned(unavailable, refused).await,
             Plan::Create { name, algorithm, keystore } => self.create(name, algorithm, keystore).await,
@@ -128,7 +129,7 @@ impl Rotator {
 
     /// Plans once more inside the append, with the record's own time, so that every date in the record is counted from it.
     async fn append_planned(&self, unavailable: BTreeMap<String, Timestamp>, refused: BTreeMap<KeyName, Timestamp>) -> Next {
-        let (dates, claim) = (self.watch.gate(&self.keys.snapshot().keyrings), random_claim());
+        let (dates, claim) = (self.date_gate(&self.keys.snapshot().keyrings), random_claim());
         let (uses, node) = (self.uses.clone(), self.node.clone());
         let propose = move |keyrings: &Keyrings, now: Timestamp| {
             let conditions = Conditions { unavailable: &unavailable, refused: &refused, dates, claim };
@@ -225,7 +226,7 @@ impl Rotator {
         keyrings: &Keyrings,
         (unavailable, refused): (&'a BTreeMap<String, Timestamp>, &'a BTreeMap<KeyName, Timestamp>),
     ) -> Conditions<'a> {
-        Conditions { unavailable, refused, dates: self.watch.gate(keyrings), claim: random_claim() }
+        Conditions { unavailable, refused, dates: self.date_gate(keyrings), claim: random_claim() }
     }
 
     fn keystore(&self, name: &str) -> Result<&Arc<dyn Keystore>, KeystoreError> {
@@ -244,6 +245,10 @@ impl Rotator {
 
     async fn append_uses_head(&self) -> Result<(), AppendError> {
         self.keys.record(Event::UsesHead(uses_head(&self.uses, &self.node))).await
+    }
+
+    fn date_gate(&self, keyrings: &Keyrings) -> DateGate {
+        self.watch.gate(keyrings, last_recorded(keyrings, &self.uses))
     }
 
     /// I12, while running: a wall clock that moved against the monotonic one by more than e pauses every dated transition.
@@ -267,6 +272,17 @@ impl Rotator {
             Err(error) => Err(after(Err(error))),
         }
     }
+}
+
+/// The latest time in any log of this node. The use log counts too: a token that was signed while the clock stood ahead lives until the clock
+/// is there again.
+pub(crate) fn last_recorded(keyrings: &Keyrings, uses: &UseLog) -> Timestamp {
+    keyrings.last_time().max(uses.head().time)
+}
+
+/// Pauses are counted on the wall clock; where the log's time, by which the plan goes, runs ahead of it, so do their ends.
+fn later<K: Ord>(dates: BTreeMap<K, Timestamp>, by: Duration) -> BTreeMap<K, Timestamp> {
+    dates.into_iter().map(|(key, date)| (key, date + by)).collect()
 }
 
 /// The records, and where the use log stands if they end or begin a key's signing.

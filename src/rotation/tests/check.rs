@@ -16,7 +16,8 @@ struct KeySeen {
     number: u32,
     jwk: String,
     published: bool,
-    served: BTreeMap<String, Timestamp>,
+    /// When each node first served it in each set.
+    served: BTreeMap<(String, String), Timestamp>,
     activated: Option<Timestamp>,
     stopped: Option<Timestamp>,
     /// When it must have left the sets, if nothing else ends it.
@@ -44,7 +45,11 @@ struct Seen {
     kids: BTreeMap<String, String>,
     names: BTreeMap<KeyName, String>,
     served: BTreeSet<String>,
+    nodes: Nodes,
 }
+
+/// Every node that ever started; a date where it stopped in order.
+type Nodes = BTreeMap<String, Option<Timestamp>>;
 
 /// A time in which the node did not run, or did not trust its clock (I12).
 pub(super) struct Outage {
@@ -98,13 +103,21 @@ impl RingSeen {
         spans.max().unwrap_or_default()
     }
 
-    fn visible(&self, kid: &str) -> Option<Timestamp> {
-        let times: Option<Vec<Timestamp>> = self.sets.iter().map(|set| self.keys[kid].served.get(set).copied()).collect();
+    /// When the last of the nodes that run served the key, in the last of its sets.
+    fn visible(&self, kid: &str, nodes: &Nodes) -> Option<Timestamp> {
+        let served = &self.keys[kid].served;
+        let in_set = |set: &String| {
+            served.keys().find(|(_, served)| served == set)?;
+            let first = |node: &String| served.get(&(node.clone(), set.clone())).copied();
+            let times: Option<Vec<Timestamp>> = nodes.iter().map(|(node, stopped)| first(node).or(*stopped)).collect();
+            times?.into_iter().max()
+        };
+        let times: Option<Vec<Timestamp>> = self.sets.iter().map(in_set).collect();
         times?.into_iter().max()
     }
 
-    fn i1(&self, kid: &str, now: Timestamp) -> Result<(), String> {
-        let visible = self.visible(kid).ok_or("I1: signs, but was not served in each of its sets")?;
+    fn i1(&self, kid: &str, now: Timestamp, nodes: &Nodes) -> Result<(), String> {
+        let visible = self.visible(kid, nodes).ok_or("I1: signs, but was not served by every node in each of its sets")?;
         need(now >= visible + self.lead(now), format!("I1: signs {:?} after it became visible", now.since(visible)))
     }
 
@@ -181,6 +194,8 @@ impl Seen {
                 (ring.suspended, ring.resumed) = (false, now);
             }
             Event::KeyCompromised(e) => self.compromised(e, now)?,
+            Event::DaemonStart(_) => drop(self.nodes.insert(record.node.clone(), None)),
+            Event::DaemonStop(_) => drop(self.nodes.insert(record.node.clone(), Some(now))),
             Event::KeyWithdrawn(e) => {
                 let key = self.key(&e.kid)?;
                 let leaves = key.leaves.ok_or("I11: leaves before it stopped signing")?;
@@ -195,7 +210,7 @@ impl Seen {
                 need(!signed, "I11: abandons a key that signed")
             })?,
             Event::KeyDestroyed(e) => self.ended(&e.key, |key| need(key.ended, "I11: destroyed before it was withdrawn"))?,
-            Event::JwksServed(e) => self.jwks_served(&e.set, e.sha256, now)?,
+            Event::JwksServed(e) => self.jwks_served(&record.node, &e.set, e.sha256, now)?,
             _ => {}
         }
         Ok(())
@@ -216,13 +231,14 @@ impl Seen {
     }
 
     fn compromised(&mut self, e: &KeyCompromised, now: Timestamp) -> Result<(), String> {
+        let nodes = self.nodes.clone();
         let ring = self.of(&e.kid)?;
         if ring.signer.as_ref() == Some(&e.kid) {
             ring.stop(now);
             ring.due = e.next_rotation;
         }
         if let Some(to) = &e.to {
-            ring.i1(to, now)?;
+            ring.i1(to, now, &nodes)?;
             ring.start(to, now)?;
         }
         let key = self.key(&e.kid)?;
@@ -231,7 +247,7 @@ impl Seen {
     }
 
     fn rotated(&mut self, e: &KeyRotated, now: Timestamp, outages: &[Outage]) -> Result<(), String> {
-        let served = self.served.clone();
+        let (served, nodes) = (self.served.clone(), self.nodes.clone());
         let ring = self.ring(&e.keyring)?;
         need(ring.signer == e.from, "the signer is not the key that stops")?;
         match (e.reason, e.forced) {
@@ -239,9 +255,9 @@ impl Seen {
                 need(!ring.sets.iter().any(|set| served.contains(set)), "I1: starts with age zero although a set was served")?;
             }
             (_, true) => need(e.note.is_some(), "I1: forced without a reason")?,
-            (_, false) => ring.i1(&e.to, now)?,
+            (_, false) => ring.i1(&e.to, now, &nodes)?,
         }
-        if let (RotationReason::Scheduled, Some(due), Some(visible)) = (e.reason, ring.due, ring.visible(&e.to)) {
+        if let (RotationReason::Scheduled, Some(due), Some(visible)) = (e.reason, ring.due, ring.visible(&e.to, &nodes)) {
             need(!ring.suspended && now >= due, "a scheduled rotation before its date, or of a suspended key")?;
             let longest_lead = ring.timings.iter().map(|(_, timing)| timing.lead()).max().unwrap_or_default();
             let ready = awake(due, outages).max(awake(visible + longest_lead, outages)).max(awake(ring.resumed, outages));
@@ -255,7 +271,7 @@ impl Seen {
         Ok(())
     }
 
-    fn jwks_served(&mut self, set: &str, sha256: Hash, now: Timestamp) -> Result<(), String> {
+    fn jwks_served(&mut self, node: &str, set: &str, sha256: Hash, now: Timestamp) -> Result<(), String> {
         let mut jwks: Vec<&str> = Vec::new();
         for ring in self.rings.values_mut().filter(|ring| ring.sets.iter().any(|name| name == set)) {
             let signer = ring.signer.as_ref().map(|kid| ring.keys[kid].published);
@@ -263,7 +279,7 @@ impl Seen {
             let mut keys: Vec<&mut KeySeen> = ring.keys.values_mut().filter(|key| key.published).collect();
             keys.sort_by_key(|key| key.number);
             for key in &mut keys {
-                key.served.entry(set.to_owned()).or_insert(now);
+                key.served.entry((node.to_owned(), set.to_owned())).or_insert(now);
             }
             jwks.extend(keys.into_iter().map(|key| key.jwk.as_str()));
         }

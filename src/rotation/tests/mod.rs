@@ -22,6 +22,7 @@ use super::timing::{Settings, solve};
 
 mod check;
 mod planning;
+mod replicas;
 mod risks;
 mod simulation;
 mod solver;
