@@ -58,7 +58,7 @@ const HANG: Duration = Duration::from_secs(5);
 /// Two clocks are read one after the other.
 const SLACK: Duration = Duration::from_millis(1);
 /// Schedules of a run, unless `CLAVIGER_SIMULATION_SCHEDULES` says otherwise.
-const SCHEDULES: u64 = 300;
+const SCHEDULES: u64 = 1500;
 
 #[expect(clippy::disallowed_methods, reason = "only tests, and only how much they do")]
 fn setting(name: &str) -> Option<u64> {

@@ -10,8 +10,6 @@
 
 use std::rc::Rc;
 
-use claviger_audit::event::RotationReason;
-
 use super::*;
 
 /// One body of one set at one node, for as long as it was served with one cache life.
@@ -146,8 +144,6 @@ pub(super) struct Tale {
     rings: BTreeMap<String, String>,
     published: BTreeMap<String, u64>,
     forced: BTreeSet<String>,
-    /// Activated by an operator's word, which does not wait until a total outage is forgotten.
-    ordered: BTreeSet<String>,
     /// Place, true time, and the earlier of it and the recorded one.
     compromised: BTreeMap<String, (u64, Timestamp, Timestamp)>,
     stopped: BTreeMap<String, Timestamp>,
@@ -171,14 +167,12 @@ impl Tale {
                 Event::KeyRotated(e) => {
                     tale.stopped.extend(e.from.iter().map(|kid| (kid.clone(), *time)));
                     tale.forced.extend(e.forced.then(|| e.to.clone()));
-                    tale.ordered.extend((e.reason == RotationReason::OnDemand).then(|| e.to.clone()));
                 }
                 Event::KeySuspended(e) => tale.suspended.push((e.kid.clone(), *time, None)),
                 Event::KeyResumed(e) => tale.suspended.iter_mut().filter(|(kid, ..)| *kid == e.kid).for_each(|(_, _, until)| {
                     until.get_or_insert(*time);
                 }),
                 Event::KeyCompromised(e) => {
-                    tale.ordered.extend(e.to.clone());
                     // A compromise never waits: while the log's time is wrong it promotes by that time, as if it were forced.
                     tale.forced.extend(e.to.clone().filter(|_| record.time.since(*time) > SKEW));
                     tale.compromised.insert(e.kid.clone(), (record.seq, *time, record.time.min(*time)));
@@ -202,8 +196,9 @@ impl Tale {
         }
         let knows_key = self.published.get(&token.kid).is_some_and(|seq| segment.size > *seq);
         let is_revoked = self.compromised.get(&token.kid).is_some_and(|(seq, ..)| segment.size > *seq);
-        let by_order = self.forced.contains(&token.kid) || (silent && self.ordered.contains(&token.kid));
-        if is_revoked || (!knows_key && by_order) {
+        // I1 counts from when a key was served, and not again after a time in which no node answered anybody: a poller that then failed
+        // may be a V behind. That is known, and no mistake here.
+        if is_revoked || (!knows_key && (silent || self.forced.contains(&token.kid))) {
             return Ok(());
         }
         let by = if knows_key { "verifiers: the kid of a live token left (I3)" } else { "verifiers: unknown kid (I1)" };
