@@ -132,6 +132,8 @@ impl Tale {
         self.served(51);
         self.keys(60, Event::ClockStepped(ClockStepped { keyring_skew_ms: 30_000, difference_ms: -40_000 }));
         self.keys(90, Event::ClockSettled(ClockSettled { difference_ms: 10 }));
+        self.keys(92, Event::ClockStepped(ClockStepped { keyring_skew_ms: 30_000, difference_ms: 31_000 }));
+        self.keys(95, Event::ClockConfirmed(ClockConfirmed { difference_ms: 31_000, reason: "the time service was wrong before".into() }));
         let denied = AdminDenied { verb: "compromise".into(), resource: "access".into(), code: "denied".into() };
         self.keys(100, Event::AdminDenied(denied));
         self.keys(200, Event::KeySuspended(KeySuspended { kid: kid(1), reason: "a doubt".into() }));
