@@ -68,7 +68,8 @@ alert_rules() {
 
 every_test() {
   local log=$root/target/tests.log
-  cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log"
+  # What tests print is shown: how many schedules, mistakes and states the rotation went through.
+  cargo test --workspace --locked --no-fail-fast -- --show-output 2>&1 | tee "$log"
   awk '
     /^test result:/ {
       for (i = 2; i <= NF; i++) {
