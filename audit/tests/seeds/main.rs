@@ -19,6 +19,7 @@ use claviger_audit::json;
 use claviger_audit::jwk::{Curve, PublicKey};
 use claviger_audit::merkle::Hash;
 use claviger_audit::note::{Note, VerifierKey};
+use claviger_audit::proof::{ConsistencyProof, ForkProof, InclusionProof};
 use claviger_audit::record::Record;
 use claviger_audit::trust::Policy;
 
@@ -45,6 +46,7 @@ fn seeds() -> Seeds {
     notes(&mut seeds);
     policies(&mut seeds);
     proofs(&mut seeds);
+    proof_files(&mut seeds);
     logs(&mut seeds);
     seeds
 }
@@ -94,6 +96,13 @@ fn proofs(seeds: &mut Seeds) {
         let hashes: Vec<u8> = (0..=255).cycle().take(16 + 32 * 8).collect();
         let bytes = [[change * 5, 40 - change, change, 3 + change].as_slice(), &hashes].concat();
         seeds.insert(format!("proof/change-{change}"), bytes);
+    }
+}
+
+/// A proof of each kind, with and without cosignatures.
+fn proof_files(seeds: &mut Seeds) {
+    for name in ["consistency", "consistency-unsigned", "fork", "fork-of-one-size", "record.tlog-proof", "record-witnessed.tlog-proof"] {
+        seeds.insert(format!("proof_file/{name}"), golden(&format!("proofs/{name}")));
     }
 }
 
@@ -161,6 +170,9 @@ fn the_seeds_are_what_their_targets_want() {
             "checkpoint" => text.parse::<Checkpoint>().is_ok(),
             "policy" => Policy::parse(&seed).is_ok(),
             "proof" => seed.len() > 4,
+            "proof_file" => {
+                InclusionProof::parse(&seed).is_ok() || ConsistencyProof::parse(&seed).is_ok() || ForkProof::parse(&seed).is_ok()
+            }
             "log" => seed[0] < 15,
             other => panic!("{other}: say what a seed of this target is"),
         };
