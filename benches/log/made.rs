@@ -23,10 +23,9 @@ use claviger_audit::merkle::{Frontier, Hash, SegmentHasher};
 use claviger_audit::names::KeyName;
 use claviger_audit::note::{VerifierKey, signed_note};
 use claviger_audit::record::{Asked, Record};
-use claviger_audit::timing::Timing;
 use claviger_audit::{Algorithm, Timestamp};
 
-use crate::{Outcome, folder_of};
+use crate::{Outcome, folder_of, settings};
 
 /// The node of the use log.
 pub(crate) const NODE: &str = "a";
@@ -121,21 +120,7 @@ fn key_events(keys: &mut Writer, time: Timestamp) -> Outcome<String> {
     let jwk = PublicKey::from_ed25519(&[9; 32]);
     let (kid, key) = (jwk.thumbprint(), KeyName::new("bench", KEYRING, 1, 1)?);
     let (keyring, keystore) = (|| KEYRING.to_owned(), || "hsm".to_owned());
-    let algorithm = Algorithm::EdDSA;
-    let timing = Timing {
-        jwks_max_age_ms: 300_000,
-        jwks_stale_ms: 0,
-        verifier_poll_ms: 600_000,
-        propagation_ms: 10_000,
-        token_ttl_ms: 900_000,
-        clock_skew_ms: 30_000,
-        signing_lease_ms: 0,
-        deadline_ms: 2_000,
-        rotate_every_ms: 30 * 86_400_000,
-        provisioning_budget_ms: 600_000,
-        max_exposure_ms: 3_600_000,
-        destroy_after_ms: 7 * 86_400_000,
-    };
+    let (algorithm, timing) = (Algorithm::EdDSA, settings::timing());
     let issuer_url = Some("https://auth.example.org".to_owned());
     let events = [
         Event::KeyringCreated(KeyringCreated {

@@ -11,6 +11,8 @@ mod common;
 mod disk;
 mod made;
 mod report;
+#[path = "../../audit/tests/golden/settings.rs"]
+mod settings;
 mod start;
 mod verify;
 

@@ -11,20 +11,18 @@ use claviger_audit::record::Asked;
 use tokio::runtime::Handle;
 
 use super::fake::{FakeDisk, Fault, Left, Plan};
-use super::harness::{ManualClock, denied, make, on_disk, records, signer, started, stopped, until};
+use super::harness::{ManualClock, denied, in_small_segments, make, records, signer, started, stopped, until};
 use crate::journal::disk::Disk as _;
 use crate::journal::{AppendError, KeyLog, Opening, Receipt, UseLog};
 
 pub(super) const FIRST: &str = "/log/keys/00000000000000000000.jsonl";
-/// A small segment, so that a few records roll it.
-const SMALL: u64 = 1200;
 
 pub(super) fn keys_on(disk: &FakeDisk) -> Opening {
-    Opening { segment_bytes: SMALL, ..on_disk(Arc::new(disk.clone()), LogKind::Keys, Path::new("/log"), &ManualClock::start()) }
+    in_small_segments(disk, LogKind::Keys, &ManualClock::start())
 }
 
 pub(super) fn uses_on(disk: &FakeDisk) -> Opening {
-    Opening { segment_bytes: SMALL, ..on_disk(Arc::new(disk.clone()), LogKind::Uses, Path::new("/log"), &ManualClock::start()) }
+    in_small_segments(disk, LogKind::Uses, &ManualClock::start())
 }
 
 pub(super) fn new_disk() -> FakeDisk {

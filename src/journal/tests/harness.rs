@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use claviger_audit::Timestamp;
-use claviger_audit::event::{DaemonStart, DaemonStop, Event, LogCreated, LogKeyRotated, LogKind, SignDenied};
+use claviger_audit::event::{DaemonStart, DaemonStop, Event, LogCreated, LogKeyRotated, LogKind, Sign, SignDenied};
 use claviger_audit::jwk::PublicKey;
+use claviger_audit::merkle::Hash;
 use claviger_audit::note::VerifierKey;
 use claviger_audit::record::{Asked, Record};
+use claviger_audit::{Algorithm, Timestamp};
 
+use super::fake::FakeDisk;
 use crate::clock::{Clock, Monotonic};
 use crate::journal::disk::Disk;
 use crate::journal::{Draft, KeyLog, LogKey, Opened, Opening, SignNote, Signers, UseLog, create};
@@ -41,6 +43,9 @@ impl Clock for ManualClock {
 
 pub(super) const ORIGIN: &str = "test.example/claviger/keys";
 pub(super) const USES_ORIGIN: &str = "test.example/claviger/uses/n1";
+
+/// The size of a small segment.
+pub(super) const SMALL: u64 = 1200;
 
 /// The log key that `created` names, and where it is.
 pub(super) const FIRST_KEY: u8 = 7;
@@ -89,6 +94,11 @@ pub(super) fn on_disk(disk: Arc<dyn Disk>, kind: LogKind, folder: &Path, clock: 
     Opening { disk, ..opening(kind, folder, clock) }
 }
 
+/// On a fake disk, with segments so small that two or three records roll them.
+pub(super) fn in_small_segments(disk: &FakeDisk, kind: LogKind, clock: &Arc<ManualClock>) -> Opening {
+    Opening { segment_bytes: SMALL, ..on_disk(Arc::new(disk.clone()), kind, Path::new("/log"), clock) }
+}
+
 pub(super) fn created(kind: LogKind) -> LogCreated {
     let origin = if kind == LogKind::Keys { ORIGIN } else { USES_ORIGIN };
     LogCreated {
@@ -134,6 +144,25 @@ pub(super) fn reopen(folder: &Path, clock: Arc<ManualClock>) -> Logs {
 pub(super) fn denied(code: &str) -> Draft {
     let event = Event::SignDenied(SignDenied { keyring: "api".to_owned(), code: code.to_string(), reason: None });
     Draft { asked: Asked { caller: Some("spiffe://test/a".to_owned()), ..Asked::default() }, event }
+}
+
+/// A signature for a token that expires then.
+pub(super) fn signed(kid: &str, exp: Timestamp) -> Draft {
+    let event = Event::Sign(Sign {
+        keyring: "api".to_owned(),
+        kid: kid.to_owned(),
+        alg: Algorithm::ES256,
+        input: Hash::digest(b"input"),
+        typ: None,
+        jti: None,
+        subject: None,
+        iat: None,
+        exp: exp.seconds(),
+        size: 1,
+        policy: Vec::new(),
+        backend_request: None,
+    });
+    Draft { asked: Asked::default(), event }
 }
 
 pub(super) fn started() -> Event {

@@ -5,43 +5,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use claviger_audit::event::{Event, LogKind, Sign};
-use claviger_audit::merkle::Hash;
+use claviger_audit::Timestamp;
+use claviger_audit::event::LogKind;
 use claviger_audit::record::Asked;
-use claviger_audit::{Algorithm, Timestamp};
 
 use super::fake::FakeDisk;
-use super::harness::{ManualClock, make, on_disk};
+use super::harness::{ManualClock, in_small_segments, make, signed};
 use crate::clock::Clock as _;
 use crate::journal::disk::Disk as _;
 use crate::journal::living::{LiveTokens, MOST_CALLERS, MOST_SEGMENTS, Question, TokenCounter, count};
-use crate::journal::{Draft, KeyLog, Opening, UseLog};
+use crate::journal::{Draft, KeyLog, UseLog};
 
 const USES: &str = "/log/uses";
-/// A segment of two or three records.
-const SMALL: u64 = 1200;
 const MINUTE: Duration = Duration::from_mins(1);
 
-fn opening(disk: &FakeDisk, kind: LogKind, clock: &Arc<ManualClock>) -> Opening {
-    Opening { segment_bytes: SMALL, ..on_disk(Arc::new(disk.clone()), kind, Path::new("/log"), clock) }
-}
-
 fn sign(kid: &str, caller: &str, exp: Timestamp) -> Draft {
-    let event = Event::Sign(Sign {
-        keyring: "api".to_owned(),
-        kid: kid.to_owned(),
-        alg: Algorithm::ES256,
-        input: Hash::digest(b"input"),
-        typ: None,
-        jti: None,
-        subject: None,
-        iat: None,
-        exp: exp.seconds(),
-        size: 1,
-        policy: Vec::new(),
-        backend_request: None,
-    });
-    Draft { asked: Asked { caller: Some(caller.to_owned()), ..Asked::default() }, event }
+    Draft { asked: Asked { caller: Some(caller.to_owned()), ..Asked::default() }, ..signed(kid, exp) }
 }
 
 fn is_segment(name: &str) -> bool {
@@ -58,10 +37,10 @@ impl Log {
     fn new() -> Self {
         let (disk, clock) = (FakeDisk::default(), ManualClock::start());
         for kind in [LogKind::Keys, LogKind::Uses] {
-            make(&opening(&disk, kind, &clock), kind);
+            make(&in_small_segments(&disk, kind, &clock), kind);
         }
-        let keys = KeyLog::open(&opening(&disk, LogKind::Keys, &clock)).unwrap().log;
-        let uses = UseLog::open(&opening(&disk, LogKind::Uses, &clock), keys).unwrap().log;
+        let keys = KeyLog::open(&in_small_segments(&disk, LogKind::Keys, &clock)).unwrap().log;
+        let uses = UseLog::open(&in_small_segments(&disk, LogKind::Uses, &clock), keys).unwrap().log;
         Self { disk, clock, uses }
     }
 
@@ -106,7 +85,7 @@ async fn living_tokens_of_the_key_are_counted_by_caller() {
         complete: true,
     };
     assert_eq!(log.count(6, MOST_SEGMENTS), expected);
-    assert_eq!(TokenCounter::new(opening(&log.disk, LogKind::Uses, &log.clock)).count(log.question(6)).await, expected);
+    assert_eq!(TokenCounter::new(in_small_segments(&log.disk, LogKind::Uses, &log.clock)).count(log.question(6)).await, expected);
     // Further back there are none: reading the whole log gives the same.
     assert_eq!(log.count(1000, MOST_SEGMENTS), expected);
     let nobody = Question { kid: "unknown".to_owned(), ..log.question(6) };

@@ -4,9 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use claviger_audit::Algorithm;
 use claviger_audit::checkpoint::Checkpoint;
-use claviger_audit::event::{Event, LogAdopted, LogCreated, LogKind, Sign, UsesHead, UsesPruned};
+use claviger_audit::event::{Event, LogAdopted, LogCreated, LogKind, UsesHead, UsesPruned};
 use claviger_audit::merkle::{Frontier, Hash, leaf_hash};
 use claviger_audit::note::Note;
 use claviger_audit::record::Asked;
@@ -14,53 +13,29 @@ use proptest::prelude::*;
 use tokio::runtime::Handle;
 
 use super::fake::{FakeDisk, Fault, Left, Plan};
-use super::harness::{ManualClock, USES_ORIGIN, created, denied, make, on_disk, records, signer, verifier_key};
+use super::harness::{ManualClock, USES_ORIGIN, created, denied, in_small_segments, make, records, signed, signer, verifier_key};
 use crate::clock::Clock as _;
 use crate::journal::create::create_with;
 use crate::journal::disk::Disk as _;
 use crate::journal::prune::{Order, Prunable, PruneError, Pruner, look};
-use crate::journal::{Draft, KeyLog, OpenError, Opened, Opening, UseLog};
+use crate::journal::{KeyLog, OpenError, Opened, UseLog};
 
 const USES: &str = "/log/uses";
-/// A small segment, so that a few records roll it.
-const SMALL: u64 = 1200;
 const MINUTE: Duration = Duration::from_mins(1);
-
-fn on(disk: &FakeDisk, kind: LogKind, clock: &Arc<ManualClock>) -> Opening {
-    Opening { segment_bytes: SMALL, ..on_disk(Arc::new(disk.clone()), kind, Path::new("/log"), clock) }
-}
-
-fn sign(exp: i64) -> Draft {
-    let event = Event::Sign(Sign {
-        keyring: "api".to_owned(),
-        kid: "kid".to_owned(),
-        alg: Algorithm::ES256,
-        input: Hash::digest(b"input"),
-        typ: None,
-        jti: None,
-        subject: None,
-        iat: None,
-        exp,
-        size: 1,
-        policy: Vec::new(),
-        backend_request: None,
-    });
-    Draft { asked: Asked::default(), event }
-}
 
 /// A use log of several segments, a record a minute, covered by a checkpoint. `token` is the record that signs, and for how many minutes.
 async fn filled(count: u32, token: Option<(u32, u64)>) -> (FakeDisk, Arc<ManualClock>) {
     let (disk, clock) = (FakeDisk::default(), ManualClock::start());
     for kind in [LogKind::Keys, LogKind::Uses] {
-        make(&on(&disk, kind, &clock), kind);
+        make(&in_small_segments(&disk, kind, &clock), kind);
     }
-    let keys = KeyLog::open(&on(&disk, LogKind::Keys, &clock)).unwrap();
-    let uses = UseLog::open(&on(&disk, LogKind::Uses, &clock), keys.log.clone()).unwrap();
+    let keys = KeyLog::open(&in_small_segments(&disk, LogKind::Keys, &clock)).unwrap();
+    let uses = UseLog::open(&in_small_segments(&disk, LogKind::Uses, &clock), keys.log.clone()).unwrap();
     let checkpoints = uses.coverage.start(signer(), Handle::current()).unwrap();
     for number in 0..count {
         clock.pass(MINUTE);
         let draft = match token.filter(|(at, _)| *at == number) {
-            Some((_, minutes)) => sign((clock.wall() + MINUTE * u32::try_from(minutes).unwrap()).seconds()),
+            Some((_, minutes)) => signed("kid", clock.wall() + MINUTE * u32::try_from(minutes).unwrap()),
             None => denied(&number.to_string()),
         };
         uses.log.append(draft).await.unwrap();
@@ -87,8 +62,8 @@ fn order(clock: &ManualClock, keep: bool) -> Order {
 
 /// What the shell does: hashes, record, deletion.
 async fn prune(disk: &FakeDisk, clock: &Arc<ManualClock>, covered: u64) -> Result<Prunable, String> {
-    let keys = KeyLog::open(&on(disk, LogKind::Keys, clock)).map_err(|error| error.to_string())?.log;
-    let pruner = Pruner::new(on(disk, LogKind::Uses, clock));
+    let keys = KeyLog::open(&in_small_segments(disk, LogKind::Keys, clock)).map_err(|error| error.to_string())?.log;
+    let pruner = Pruner::new(in_small_segments(disk, LogKind::Uses, clock));
     let covered = covered.min(checkpoint(disk).0);
     let old = pruner.look(Order { covered, ..order(clock, true) }).await.map_err(|error| error.to_string());
     let old = match old {
@@ -136,8 +111,8 @@ fn root(leaves: &[Hash]) -> Hash {
 
 /// Opens the use log, appends to it, and signs a checkpoint, which must be that of all records that ever were. Gives where the log begins.
 async fn open(disk: &FakeDisk, clock: &Arc<ManualClock>) -> Result<u64, OpenError> {
-    let keys = KeyLog::open(&on(disk, LogKind::Keys, clock))?.log;
-    let opened = UseLog::open(&on(disk, LogKind::Uses, clock), keys.clone());
+    let keys = KeyLog::open(&in_small_segments(disk, LogKind::Keys, clock))?.log;
+    let opened = UseLog::open(&in_small_segments(disk, LogKind::Uses, clock), keys.clone());
     if opened.is_err() {
         keys.stop().await;
     }
@@ -224,7 +199,7 @@ async fn a_log_that_begins_in_the_middle_is_accepted_only_where_the_key_log_says
     let all = segments(&whole);
     // The hashes are there, but the key log says nothing.
     let disk = whole.after_crash(Left::Everything);
-    Pruner::new(on(&disk, LogKind::Uses, &clock)).look(order(&clock, true)).await.unwrap();
+    Pruner::new(in_small_segments(&disk, LogKind::Uses, &clock)).look(order(&clock, true)).await.unwrap();
     disk.remove(&Path::new(USES).join(format!("{:020}.jsonl", 0))).unwrap();
     let refused = open(&disk, &clock).await;
     assert!(matches!(refused, Err(OpenError::Unsound { .. })), "{refused:?}");
@@ -232,7 +207,7 @@ async fn a_log_that_begins_in_the_middle_is_accepted_only_where_the_key_log_says
     let disk = whole.after_crash(Left::Everything);
     prune(&disk, &clock, all[1] + 1).await.unwrap();
     assert_eq!(segments(&disk)[0], all[1]);
-    Pruner::new(on(&disk, LogKind::Uses, &clock)).look(order(&clock, true)).await.unwrap();
+    Pruner::new(in_small_segments(&disk, LogKind::Uses, &clock)).look(order(&clock, true)).await.unwrap();
     disk.remove(&Path::new(USES).join(format!("{:020}.jsonl", all[1]))).unwrap();
     let refused = open(&disk, &clock).await;
     assert!(matches!(refused, Err(OpenError::Unsound { .. })), "{refused:?}");
@@ -305,14 +280,14 @@ async fn a_crash_at_every_call_deletes_only_what_the_key_log_says_is_gone() {
 #[tokio::test]
 async fn a_log_that_goes_on_from_another_keeps_both_its_first_records() {
     let (disk, clock) = (FakeDisk::default(), ManualClock::start());
-    make(&on(&disk, LogKind::Keys, &clock), LogKind::Keys);
+    make(&in_small_segments(&disk, LogKind::Keys, &clock), LogKind::Keys);
     let origin = format!("{USES_ORIGIN}/adopted-2");
     let first = LogCreated { origin: origin.clone(), key: verifier_key(&origin).to_string(), ..created(LogKind::Uses) };
     let adopted = LogAdopted { origin: USES_ORIGIN.to_owned(), size: 9, root: Hash::digest(b"root"), lost: 1, reason: None };
-    let opening = on(&disk, LogKind::Uses, &clock);
+    let opening = in_small_segments(&disk, LogKind::Uses, &clock);
     let made = (Asked::default(), first, Some(adopted));
     create_with(&opening, LogKind::Uses, made, clock.wall(), &mut |_| Ok(())).unwrap();
-    let keys = KeyLog::open(&on(&disk, LogKind::Keys, &clock)).unwrap().log;
+    let keys = KeyLog::open(&in_small_segments(&disk, LogKind::Keys, &clock)).unwrap().log;
     let uses = UseLog::open(&opening, keys.clone()).unwrap().log;
     for number in 0..8 {
         uses.append(denied(&number.to_string())).await.unwrap();

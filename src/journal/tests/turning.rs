@@ -13,8 +13,8 @@ use tokio::runtime::Handle;
 
 use super::fake::{FakeDisk, Fault, Left, Plan};
 use super::harness::{
-    FIRST_KEY, Logs, ManualClock, ORIGIN, USES_ORIGIN, both, denied, key_rotated, make, on_disk, only_some, opening, reopen, signer,
-    stopped, verifier_key_of,
+    FIRST_KEY, Logs, ManualClock, ORIGIN, USES_ORIGIN, both, denied, in_small_segments, key_rotated, make, only_some, opening, reopen,
+    signer, stopped, verifier_key_of,
 };
 use crate::journal::checkpoint::CheckpointError;
 use crate::journal::disk::Disk;
@@ -206,10 +206,8 @@ async fn a_log_that_was_cut_below_the_rotation_is_rolled_back() {
     assert!(matches!(refused, Some(OpenError::RolledBack { have: 1, checkpoint: 3 })), "{refused:?}");
 }
 
-const SMALL: u64 = 1200;
-
 fn on(disk: &FakeDisk, kind: LogKind) -> Opening {
-    Opening { segment_bytes: SMALL, ..on_disk(Arc::new(disk.clone()), kind, Path::new("/log"), &ManualClock::start()) }
+    in_small_segments(disk, kind, &ManualClock::start())
 }
 
 /// Both logs turn to the second key between other records; `true` where the records of the rotations were acknowledged.

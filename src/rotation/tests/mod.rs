@@ -251,3 +251,15 @@ impl Story {
 pub(super) fn public_key(name: &KeyName) -> PublicKey {
     PublicKey::from_ed25519(&Sha256::digest(name.as_str()).into())
 }
+
+/// The kid of the key that signs; empty if there is none.
+fn current(keyrings: &Keyrings, keyring: &str) -> String {
+    let current = keyrings.keyring(keyring).and_then(Keyring::current);
+    current.and_then(|key| key.kid.clone()).unwrap_or_default()
+}
+
+/// The kid of one of the newest keys; empty if there are not so many.
+fn nth(keyrings: &Keyrings, keyring: &str, index: usize) -> String {
+    let keys = keyrings.keyring(keyring).map(|keyring| keyring.keys.as_slice()).unwrap_or_default();
+    keys.iter().rev().filter_map(|key| key.kid.clone()).nth(index).unwrap_or_default()
+}

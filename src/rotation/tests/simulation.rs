@@ -112,11 +112,13 @@ impl Simulation {
                 self.order(|keyrings, now| verbs::rotate(keyrings, now, RINGS[ring], force.then_some("drill")));
             }
             Action::Compromise { ring, key } => {
-                self.order(|keyrings, now| verbs::compromise(keyrings, now, &nth(keyrings, ring, key), now, "leaked"));
+                self.order(|keyrings, now| verbs::compromise(keyrings, now, &nth(keyrings, RINGS[ring], key), now, "leaked"));
             }
-            Action::Suspend(ring) => self.order(|keyrings, _| verbs::suspend(keyrings, &current(keyrings, ring), "doubt")),
-            Action::Resume(ring) => self.order(|keyrings, _| verbs::resume(keyrings, &current(keyrings, ring), "cleared")),
-            Action::Abandon { ring, key } => self.order(|keyrings, _| verbs::abandon(keyrings, &nth(keyrings, ring, key), "unwanted")),
+            Action::Suspend(ring) => self.order(|keyrings, _| verbs::suspend(keyrings, &current(keyrings, RINGS[ring]), "doubt")),
+            Action::Resume(ring) => self.order(|keyrings, _| verbs::resume(keyrings, &current(keyrings, RINGS[ring]), "cleared")),
+            Action::Abandon { ring, key } => {
+                self.order(|keyrings, _| verbs::abandon(keyrings, &nth(keyrings, RINGS[ring], key), "unwanted"));
+            }
             Action::Settings { ring, variant: index } => self.wish(ring, |wish| wish.timing = variant(index)),
             Action::Move { ring, keystore } => self.wish(ring, |wish| KEYSTORES[keystore].clone_into(&mut wish.keystore)),
             Action::Retire => {
@@ -199,17 +201,6 @@ impl Simulation {
         (0..RINGS.len()).for_each(|ring| self.perform(&Action::Resume(ring)));
         self.wait(3 * DAY);
     }
-}
-
-fn current(keyrings: &Keyrings, ring: usize) -> String {
-    let current = keyrings.keyring(RINGS[ring]).and_then(Keyring::current);
-    current.and_then(|key| key.kid.clone()).unwrap_or_default()
-}
-
-/// One of the newest keys.
-fn nth(keyrings: &Keyrings, ring: usize, index: usize) -> String {
-    let keys = keyrings.keyring(RINGS[ring]).map(|keyring| keyring.keys.as_slice()).unwrap_or_default();
-    keys.iter().rev().filter_map(|key| key.kid.clone()).nth(index).unwrap_or_default()
 }
 
 proptest! {

@@ -186,11 +186,13 @@ impl<'m> World<'m> {
                 self.order(|keyrings, now| verbs::rotate(keyrings, now, RINGS[ring], force.then_some("drill")))?;
             }
             Action::Compromise { ring, key } => {
-                self.order(|keyrings, now| verbs::compromise(keyrings, now, &nth(keyrings, ring, key), now, "leaked"))?;
+                self.order(|keyrings, now| verbs::compromise(keyrings, now, &nth(keyrings, RINGS[ring], key), now, "leaked"))?;
             }
-            Action::Suspend(ring) => self.order(|keyrings, _| verbs::suspend(keyrings, &current(keyrings, ring), "doubt"))?,
-            Action::Resume(ring) => self.order(|keyrings, _| verbs::resume(keyrings, &current(keyrings, ring), "cleared"))?,
-            Action::Abandon { ring, key } => self.order(|keyrings, _| verbs::abandon(keyrings, &nth(keyrings, ring, key), "unwanted"))?,
+            Action::Suspend(ring) => self.order(|keyrings, _| verbs::suspend(keyrings, &current(keyrings, RINGS[ring]), "doubt"))?,
+            Action::Resume(ring) => self.order(|keyrings, _| verbs::resume(keyrings, &current(keyrings, RINGS[ring]), "cleared"))?,
+            Action::Abandon { ring, key } => {
+                self.order(|keyrings, _| verbs::abandon(keyrings, &nth(keyrings, RINGS[ring], key), "unwanted"))?;
+            }
             // A replica that is cut off goes on with the old A, and the log does not know that: settings do not change meanwhile.
             Action::Settings { .. } if self.nodes.iter().any(|node| !node.connected) => {}
             Action::Settings { ring, variant: index } => self.wish(ring, |wish| wish.timing = variant(index, nodes > 1))?,
@@ -397,15 +399,4 @@ fn log_created() -> Event {
 
 fn started() -> Event {
     Event::DaemonStart(DaemonStart { version: "0".to_owned(), unclean: false, in_flight: 0 })
-}
-
-fn current(keyrings: &Keyrings, ring: usize) -> String {
-    let current = keyrings.keyring(RINGS[ring]).and_then(Keyring::current);
-    current.and_then(|key| key.kid.clone()).unwrap_or_default()
-}
-
-/// One of the newest keys.
-fn nth(keyrings: &Keyrings, ring: usize, index: usize) -> String {
-    let keys = keyrings.keyring(RINGS[ring]).map(|keyring| keyring.keys.as_slice()).unwrap_or_default();
-    keys.iter().rev().filter_map(|key| key.kid.clone()).nth(index).unwrap_or_default()
 }
