@@ -83,10 +83,9 @@ impl ClockWatch {
         self.lock().recorded = matches!(change, Change::Stepped { .. });
     }
 
-    /// How far the clock was stepped, in milliseconds, while that is on record and transitions pause.
-    pub fn step_on_record(&self) -> Option<i64> {
-        let state = *self.lock();
-        state.recorded.then(|| self.compare(state.base).1)
+    /// Whether a step of the clock is on record and not settled, so that no dated transition happens.
+    pub fn is_paused(&self) -> bool {
+        self.lock().recorded
     }
 
     /// An operator vouched for the clock as it was read, and that is on record.

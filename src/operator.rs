@@ -202,7 +202,7 @@ impl Operator {
     pub async fn confirm_clock(&self, ask: &Ask, reason: String) -> Result<Done, Refusal> {
         self.authorise_installation(ask, Action::ConfirmClock).await?;
         self.check_standing(Action::ConfirmClock)?;
-        if self.watch.step_on_record().is_none() {
+        if !self.watch.is_paused() {
             let text = "clock.confirmed: no step of the clock is on record, so there is nothing to confirm";
             return Err(not_now(Rule::I12, text, None));
         }

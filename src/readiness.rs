@@ -119,7 +119,7 @@ impl Readiness {
     pub fn look(&self) {
         let sizes = [self.keys.head().size, self.uses.head().size];
         let covered = [0, 1].map(|log: usize| (sizes[log], self.checkpoints[log].covered()));
-        self.lateness.look(covered, self.clock_is_paused(), self.clock.wall());
+        self.lateness.look(covered, self.watch.is_paused(), self.clock.wall());
     }
 
     /// What is late, or will be.
@@ -140,15 +140,11 @@ impl Readiness {
         let uncovered = LOGS.into_iter().zip(self.lateness.uncovered());
         Facts {
             away: self.health.away(),
-            clock_paused: self.clock_is_paused().then(|| self.lateness.paused_since().unwrap_or(now)),
+            clock_paused: self.watch.is_paused().then(|| self.lateness.paused_since().unwrap_or(now)),
             disk_low: low.map(Space::percent),
             uncovered: uncovered.filter_map(|(log, since)| Some((log, since?))).collect(),
             dead_logs: dead.filter_map(|(log, why)| why.map(|_| log)).collect(),
         }
-    }
-
-    fn clock_is_paused(&self) -> bool {
-        self.watch.step_on_record().is_some()
     }
 
     /// Brings the gauges up to date.
@@ -168,7 +164,7 @@ impl Readiness {
         if let Some(space) = self.space.last() {
             metrics.log_disk_free.set(space.ratio());
         }
-        metrics.clock_paused.set(i64::from(self.clock_is_paused()));
+        metrics.clock_paused.set(i64::from(self.watch.is_paused()));
         let shown = |risk: Risk| RiskLabels { keyring: risk.keyring.unwrap_or_default(), code: risk.code.name() };
         metrics.show_risks(self.risks().into_iter().map(shown).collect::<BTreeSet<_>>());
         let heads = [(self.keys.head().size, self.keys.poisoned()), (self.uses.head().size, self.uses.poisoned())];

@@ -68,7 +68,7 @@ async fn plan(State(app): State<App>, Path(keyring): Path<String>, request: Requ
         let (snapshot, now) = (app.operator.keyrings(), app.clock.wall());
         let entries = timeline::timeline(&snapshot.keyrings, &keyring, now);
         let entries: Vec<Value> = entries.iter().map(views::entry).collect();
-        let paused = app.operator.watch.step_on_record().is_some();
+        let paused = app.operator.watch.is_paused();
         Ok(json(StatusCode::OK, &json!({ "keyring": keyring, "now": now.to_string(), "clock_paused": paused, "entries": entries })))
     })
     .await
@@ -82,7 +82,7 @@ async fn explain(State(app): State<App>, Path(key): Path<String>, request: Reque
         };
         app.operator.may_read(&exchange.ask, &keyring).await?;
         let mut view = views::key_story(&snapshot.keyrings, &key, now).ok_or_else(|| unknown_key(&app, &exchange, &key))?;
-        view["clock_paused"] = json!(app.operator.watch.step_on_record().is_some());
+        view["clock_paused"] = json!(app.operator.watch.is_paused());
         Ok(json(StatusCode::OK, &view))
     })
     .await
@@ -223,7 +223,7 @@ async fn status(State(app): State<App>, request: Request) -> Response<Body> {
             "policies": app.signer.rules().load().policies.as_ref().map(crate::policy::PolicySet::len),
             "log": app.readiness.log(),
             "disk": app.readiness.disk(),
-            "clock": json!({ "paused": app.operator.watch.step_on_record().is_some(), "difference_ms": app.operator.watch.read().1 }),
+            "clock": json!({ "paused": app.operator.watch.is_paused(), "difference_ms": app.operator.watch.read().1 }),
             "log_keys_cut_off": app.upkeep.cut_off(),
             "witnesses": app.operator.witnesses.as_ref().map(|witnesses| witnesses.report()),
         });
@@ -263,11 +263,10 @@ async fn answer(app: &App, done: &Done, wait: Option<Duration>) -> Answer {
 /// How long to wait for a quorum, from `wait=witnessed` and `within_ms` of the query.
 fn witnessed_within(query: Option<&str>) -> Result<Option<Duration>, Refusal> {
     let (default, longest) = WITNESSED_WITHIN;
-    let mut wait = None;
-    let mut within = default;
+    let (mut wait, mut within) = (false, default);
     for (name, value) in query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')) {
         match (name, value) {
-            ("wait", "witnessed") => wait = Some(()),
+            ("wait", "witnessed") => wait = true,
             ("wait", _) => return Err(malformed("`wait` can only be `witnessed`")),
             ("within_ms", millis) => {
                 let span = millis.parse().ok().map(Duration::from_millis).filter(|span| *span <= longest);
@@ -276,7 +275,7 @@ fn witnessed_within(query: Option<&str>) -> Result<Option<Duration>, Refusal> {
             _ => {}
         }
     }
-    Ok(wait.map(|()| within))
+    Ok(wait.then_some(within))
 }
 
 /// Refuses members that nobody took.
