@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
 use serde_json::{Map, Value};
 
 use super::caller::Accepts;
@@ -24,6 +25,11 @@ const DEADLINE: HeaderName = HeaderName::from_static("claviger-deadline-ms");
 const LONGEST_REQUEST_ID: usize = 64;
 /// Random bytes of a request id that we make.
 const REQUEST_ID_BYTES: usize = 12;
+/// How much of a refused body is read and thrown away, in bytes: more than the largest batch, so that whoever sends too much by mistake
+/// learns so; whoever sends without end is cut off.
+const LARGEST_DISCARD: usize = 8 * 1024 * 1024;
+/// How long the rest of a refused body may take.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Limits on requests.
 #[derive(Clone, Copy, Debug)]
@@ -78,25 +84,54 @@ type Early = (Refusal, Option<Arc<Caller>>);
 
 async fn open(app: &App, request: Request, id: &str, body_limit: usize) -> Result<Exchange, Early> {
     let started = app.clock.monotonic();
-    let (parts, body) = request.into_parts();
-    let not_ready = || (Refusal::new(Code::NotReady, "the listener did not say who the peer is"), None);
-    let peer = parts.extensions.get::<Peer>().ok_or_else(not_ready)?;
-    let accepts = parts.extensions.get::<Accepts>().copied().unwrap_or_default();
-    let caller = app.callers.load().identify(accepts, peer, &parts.headers).map_err(|refusal| (refusal, None))?;
-    let with_caller = |refusal| (refusal, Some(caller.clone()));
-    let limit = deadline(&parts.headers, app.limits.deadline).map_err(with_caller)?;
-    let deadline = started.plus(limit);
-    // A body that trickles in may not hold its slot for longer than the request may take.
-    let read = tokio::time::timeout(limit, to_bytes(body, body_limit)).await;
-    let body = match read {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return Err(with_caller(Refusal::new(Code::TooLarge, format!("the body has more than {body_limit} bytes")))),
-        Err(_) => return Err(with_caller(Refusal::new(Code::Malformed, "the body did not arrive within the deadline"))),
+    let (parts, mut body) = request.into_parts();
+    let opened = async {
+        let not_ready = || (Refusal::new(Code::NotReady, "the listener did not say who the peer is"), None);
+        let peer = parts.extensions.get::<Peer>().ok_or_else(not_ready)?;
+        let accepts = parts.extensions.get::<Accepts>().copied().unwrap_or_default();
+        let caller = app.callers.load().identify(accepts, peer, &parts.headers).map_err(|refusal| (refusal, None))?;
+        let with_caller = |refusal| (refusal, Some(caller.clone()));
+        let limit = deadline(&parts.headers, app.limits.deadline).map_err(with_caller)?;
+        // A body that trickles in may not hold its slot for longer than the request may take.
+        let late = |_| Refusal::new(Code::Malformed, "the body did not arrive within the deadline");
+        let bytes = tokio::time::timeout(limit, read(&mut body, body_limit)).await.map_err(late).flatten().map_err(with_caller)?;
+        Ok((peer, caller, started.plus(limit), bytes))
     };
+    let opened = opened.await;
+    if opened.is_err() {
+        // Whether the rest came or not, the refusal is the answer.
+        let _ = tokio::time::timeout(DISCARD_PATIENCE, discard(&mut body)).await;
+    }
+    let (peer, caller, deadline, body) = opened?;
     let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let origin = Origin { source_address: address(peer), user_agent: agent.map(str::to_owned) };
     let ask = Ask { caller: caller.clone(), origin, request: id.to_owned(), deadline, batch: false };
     Ok(Exchange { ask, headers: parts.headers, body, query: parts.uri.query().map(str::to_owned) })
+}
+
+/// Reads a body of at most `limit` bytes.
+async fn read(body: &mut Body, limit: usize) -> Result<Bytes, Refusal> {
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::new(Code::Malformed, "the body ended before it was whole"))?;
+        let Some(data) = frame.data_ref() else { continue };
+        if read.len() + data.len() > limit {
+            return Err(Refusal::new(Code::TooLarge, format!("the body has more than {limit} bytes")));
+        }
+        read.extend_from_slice(data);
+    }
+    Ok(Bytes::from(read))
+}
+
+/// Throws away the rest of a refused body. A connection that is closed with bytes unread is reset, and a peer that is still sending would
+/// lose the answer (RFC 9112 section 9.6).
+async fn discard(body: &mut Body) {
+    let mut discarded = 0;
+    while discarded <= LARGEST_DISCARD
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        discarded += frame.data_ref().map_or(0, Bytes::len);
+    }
 }
 
 fn address(peer: &Peer) -> Option<IpAddr> {
