@@ -21,7 +21,7 @@ use crate::clock_watch::{Change, ClockWatch};
 use crate::health::Health;
 use crate::jose::{Protected, SigningInput, Verifier};
 use crate::journal::{AppendError, KeyLog, UseLog};
-use crate::keystore::{Input, Keystore, KeystoreError, Locator, Made};
+use crate::keystore::{Input, Keystore, KeystoreError, Locator, Made, Terms};
 use crate::publisher::Publisher;
 use crate::rotation::timing::TICK;
 use crate::rotation::{Conditions, DateGate, Plan, plan, sets_to_serve};
@@ -181,7 +181,7 @@ impl Rotator {
         let input = SigningInput::new(&header, b"self-test", false);
         let message = input.digest.clone().map_or_else(|| Input::Message(input.message().to_vec()), Input::Digest);
         let deadline = self.clock.monotonic().plus(SELF_TEST_DEADLINE);
-        let signature = store.sign(&made.locator, algorithm, message, deadline).await?;
+        let signature = store.sign(&made.locator, algorithm, message, Terms::own(deadline)).await?;
         verifier.verify(&input, &signature.bytes).map_err(|_| rejected("the self-test signature of the new key does not verify"))
     }
 

@@ -16,7 +16,7 @@ use claviger_audit::record::Asked;
 use crate::clock::{Clock, Monotonic};
 use crate::journal::pseudonym::Pseudonyms;
 use crate::journal::{AppendError, Doubt, Draft, KeyLog, KeySnapshot, Receipt, Standing, UseLog};
-use crate::keystore::{Input, KeystoreError, Signature};
+use crate::keystore::{Class, Input, KeystoreError, Signature, Terms};
 use crate::metrics::{KeyringLabel, Metrics, SignLabels};
 use crate::policy::{Action, Caller, DecisionRequest, Origin, Resource};
 use crate::refusal::{Code, Refusal};
@@ -206,7 +206,7 @@ impl Signer {
         let key = self.seat(&snapshot, &rules.name).map_err(Attempt::Final)?;
         let input = prepared.signing_input(&key.kid, key.algorithm);
         let message = input.digest.clone().map_or_else(|| Input::Message(input.message().to_vec()), Input::Digest);
-        let signed = key.keystore.sign(&key.locator, key.algorithm, message, ask.deadline).await;
+        let signed = key.keystore.sign(&key.locator, key.algorithm, message, terms(ask)).await;
         let Signature { bytes, backend_request } = signed.map_err(|error| self.keystore_refusal(ask, rules, &key, &error))?;
 
         let record = Sign {
@@ -444,6 +444,11 @@ enum Attempt {
     Again(Refusal),
     /// It would end the same way.
     Final(Refusal),
+}
+
+fn terms(ask: &Ask) -> Terms {
+    let class = if ask.batch { Class::Batch } else { Class::Interactive };
+    Terms { deadline: ask.deadline, class, caller: Arc::from(ask.caller.id()) }
 }
 
 fn denied() -> Refusal {

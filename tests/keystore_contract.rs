@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use claviger::clock::{Clock, SystemClock};
 use claviger::keystore::pkcs11::{Pkcs11Keystore, Pkcs11Settings, TokenState};
-use claviger::keystore::{Keystore, KeystoreError, Locator};
+use claviger::keystore::{Keystore, KeystoreError, Locator, Terms};
 use claviger_audit::Algorithm;
 use claviger_audit::names::KeyName;
 use sha2::{Digest as _, Sha256};
@@ -174,7 +174,7 @@ fn a_missing_token_is_told_quickly_and_found_when_it_comes() {
         runtime().block_on(async {
             let deadline = clock.monotonic().plus(QUICK * 6);
             let locator = Locator::new("ab".repeat(20));
-            let signing = keystore.sign(&locator, Algorithm::ES256, input(Algorithm::ES256, b"x"), deadline);
+            let signing = keystore.sign(&locator, Algorithm::ES256, input(Algorithm::ES256, b"x"), Terms::own(deadline));
             match timeout(QUICK, signing).await.expect("an answer soon") {
                 Err(KeystoreError::Unavailable { reason, after }) => {
                     assert!(reason.contains("awaited") && reason.contains("other"), "{reason}");

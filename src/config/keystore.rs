@@ -4,17 +4,23 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::error::{Place, Problems};
+use super::limits;
 use super::names::{self, Folders};
 use super::raw::RawKeystore;
-use crate::keystore::pkcs11::TokenSelector;
+use crate::keystore::pkcs11::{DEFAULT_HANG_AFTER, DEFAULT_QUEUE_WAIT, TokenSelector};
 use crate::secret::SecretFile;
 
 /// Workers of a keystore unless the file says otherwise: more callers in a software token lengthen the wait and sign no faster.
 pub const WORKERS: u16 = 2;
 /// Most workers: each is a thread and a session, and tokens allow few.
 const MOST_WORKERS: i64 = 64;
+/// Less than a millisecond would refuse what any queue holds; nobody waits longer than the longest deadline.
+const QUEUE_WAIT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mins(1));
+/// Sooner, a device that is merely slow would be given up; later, nobody would notice.
+const HANG_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(10));
 
 /// A keystore.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +35,10 @@ pub enum KeystoreConfig {
         pin: SecretFile,
         /// How many sessions sign.
         workers: u16,
+        /// How long interactive work may wait for one of them.
+        queue_wait: Duration,
+        /// After how long a call counts as hung.
+        hang_after: Duration,
     },
 }
 
@@ -66,7 +76,9 @@ fn pkcs11(raw: &RawKeystore, folders: Folders<'_>, at: &Place, problems: &mut Pr
     let token = token(raw.token.clone(), &at.key("token"), problems);
     let workers = names::number(raw.workers, (1, MOST_WORKERS), WORKERS, &at.key("workers"), problems);
     let pin = SecretFile::new(pin_file?, folders.credentials);
-    Some(KeystoreConfig::Pkcs11 { module: module?, token: token?, pin, workers })
+    let queue_wait = limits::time(raw.queue_wait, QUEUE_WAIT, DEFAULT_QUEUE_WAIT, &at.key("queue_wait"), problems);
+    let hang_after = limits::time(raw.hang_after, HANG_AFTER, DEFAULT_HANG_AFTER, &at.key("hang_after"), problems);
+    Some(KeystoreConfig::Pkcs11 { module: module?, token: token?, pin, workers, queue_wait, hang_after })
 }
 
 fn token(text: Option<String>, place: &Place, problems: &mut Problems<'_>) -> Option<TokenSelector> {

@@ -72,6 +72,8 @@ pub(super) struct RawKeystore {
     pub(super) token: Option<String>,
     pub(super) pin_file: Option<String>,
     pub(super) workers: Option<i64>,
+    pub(super) queue_wait: Option<Span>,
+    pub(super) hang_after: Option<Span>,
 }
 
 #[derive(Debug, Default, Deserialize)]

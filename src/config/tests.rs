@@ -61,6 +61,8 @@ fn the_example_is_what_it_says() {
         token: TokenSelector::Label("claviger".into()),
         pin: SecretFile::new("/run/credentials/claviger/pin", Some(Path::new("/run/credentials/claviger"))),
         workers: 2,
+        queue_wait: Duration::from_millis(500),
+        hang_after: Duration::from_secs(10),
     };
     assert_eq!(config.keystores, BTreeMap::from([("hsm".to_owned(), hsm)]));
     let tokens = &config.keyrings["access-tokens"];

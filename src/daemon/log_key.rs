@@ -13,7 +13,7 @@ use claviger_audit::note::{SignatureType, VerifierKey, signed_note};
 
 use crate::clock::Clock;
 use crate::journal::{LogKey, SignNote, Signers};
-use crate::keystore::{Input, Keystore, KeystoreError, Locator, Made};
+use crate::keystore::{Input, Keystore, KeystoreError, Locator, Made, Terms};
 use crate::signer::Keystores;
 
 /// Longer than any request may take: nobody waits for a checkpoint.
@@ -42,7 +42,7 @@ pub fn sign_note(keystore: Arc<dyn Keystore>, key: &LogKey, clock: Arc<dyn Clock
             } else {
                 (Algorithm::ES256, Input::Digest(Hash::digest(&text).as_bytes().to_vec()))
             };
-            let signed = keystore.sign(&locator, algorithm, input, clock.monotonic().plus(DEADLINE)).await;
+            let signed = keystore.sign(&locator, algorithm, input, Terms::own(clock.monotonic().plus(DEADLINE))).await;
             signed.map(|signature| signature.bytes).map_err(|error| error.to_string())
         })
     })

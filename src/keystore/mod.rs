@@ -1,4 +1,4 @@
-//! The keystore port: where private keys live, and the five things that may be asked of one.
+//! The keystore port: where private keys live, and what may be asked of one.
 //!
 //! In scope: the contract, in prose and as a trait. Out of scope: any vendor's types, retries (the signer retries, so that each attempt is
 //! counted) and verification (the signer verifies every signature before release). There is no export and no import.
@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_audit::Algorithm;
@@ -73,6 +74,61 @@ pub struct Signature {
     pub backend_request: Option<String>,
 }
 
+/// How a signature is waited for.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// After this point nobody waits any more: work that has not begun by then is not begun.
+    pub deadline: Monotonic,
+    /// Which work it stands behind.
+    pub class: Class,
+    /// On whose behalf: no caller gets all of a keystore's queue.
+    pub caller: Arc<str>,
+}
+
+/// Who waits for a signature. Work of one class is done in the order in which it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Somebody waits for this very signature.
+    Interactive,
+    /// One of many that were asked for at once: it lets interactive work pass, and is shed first.
+    Batch,
+}
+
+impl Terms {
+    /// Claviger's own signatures: checkpoints, and the self-test of a new key.
+    pub fn own(deadline: Monotonic) -> Self {
+        Self { deadline, class: Class::Interactive, caller: Arc::from("claviger") }
+    }
+}
+
+/// What a keystore knows of its own condition, without asking anybody. All counts are since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// What was lost and opened again.
+    pub reopened: Reopened,
+    /// How many signatures wait for a thread.
+    pub queued: usize,
+    /// How many answers came after their caller had left.
+    pub late: u64,
+    /// How many calls were given up as hung and have not returned yet.
+    pub hung: u64,
+    /// Whether so many calls hang that only a new process can sign here again.
+    pub wedged: bool,
+}
+
+/// What a keystore had to open again, mildest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reopened {
+    /// Sessions that were lost alone.
+    pub sessions: u64,
+    /// Logins: each begins a new epoch, in which every key is found anew.
+    pub logins: u64,
+    /// Initialisations of a whole module.
+    pub modules: u64,
+    /// What was answered when it was last lost; no secret is in it.
+    pub cause: String,
+}
+
 /// Why a keystore did not do what was asked. The text says what happened and never holds a PIN, a token or a URI secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeystoreError {
@@ -110,14 +166,14 @@ pub trait Keystore: Send + Sync {
     /// restart and has passed admission (private, sensitive, never extractable, made here, for signing only). May be retried.
     fn create<'a>(&'a self, name: &'a KeyName, algorithm: Algorithm) -> BoxFuture<'a, Result<Made, KeystoreError>>;
 
-    /// Signs; has no side effect and may be retried. Work whose deadline has passed is not started. The input's kind and length must be
-    /// those of the algorithm, else [`KeystoreError::Rejected`].
+    /// Signs; has no side effect and may be retried. Work whose deadline has passed, or will have before its turn, is not started. The
+    /// input's kind and length must be those of the algorithm, else [`KeystoreError::Rejected`].
     fn sign<'a>(
         &'a self,
         locator: &'a Locator,
         algorithm: Algorithm,
         input: Input,
-        deadline: Monotonic,
+        terms: Terms,
     ) -> BoxFuture<'a, Result<Signature, KeystoreError>>;
 
     /// Makes the key unusable; succeeds if it already is, or never was. Final on PKCS#11.
@@ -129,4 +185,7 @@ pub trait Keystore: Send + Sync {
     /// The names of all keys whose name starts with `<installation>.`, sorted, with their locators. Slow where there are many: for
     /// `doctor`, for an hourly look, and for a key whose making was never recorded; never on a request path.
     fn inventory<'a>(&'a self, installation: &'a str) -> BoxFuture<'a, Result<Vec<(KeyName, Locator)>, KeystoreError>>;
+
+    /// What is known without asking: for records, metrics and readiness.
+    fn condition(&self) -> Condition;
 }

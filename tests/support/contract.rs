@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
 use aws_lc_rs::signature as s;
-use claviger::clock::{Clock, Monotonic, SystemClock};
-use claviger::keystore::{Input, Keystore, KeystoreError, Locator, Made};
+use claviger::clock::{Clock, SystemClock};
+use claviger::keystore::{Input, Keystore, KeystoreError, Locator, Made, Terms};
 use claviger_audit::Algorithm;
 use claviger_audit::algorithm::HashFunction;
 use claviger_audit::jwk::PublicKey;
@@ -51,11 +51,11 @@ impl Contract {
         self.sign_and_verify(&made, algorithm, b"a message").await;
         self.check_input(&made, algorithm).await;
         let past = self.clock.monotonic();
-        let outcome = self.keystore.sign(&made.locator, algorithm, input(algorithm, b"late"), past).await;
+        let outcome = self.keystore.sign(&made.locator, algorithm, input(algorithm, b"late"), Terms::own(past)).await;
         assert_eq!(outcome.expect_err("no signature"), KeystoreError::Unanswered, "{algorithm}");
 
         self.keystore.destroy(&made.locator).await.expect("destroyed");
-        let outcome = self.keystore.sign(&made.locator, algorithm, input(algorithm, b"gone"), self.deadline()).await;
+        let outcome = self.keystore.sign(&made.locator, algorithm, input(algorithm, b"gone"), self.terms()).await;
         assert!(matches!(outcome, Err(KeystoreError::Gone(_))), "{algorithm}: {outcome:?}");
         self.keystore.destroy(&made.locator).await.expect("destroyed already");
         let fresh = self.keystore.create(&name, algorithm).await.expect("made anew");
@@ -72,11 +72,11 @@ impl Contract {
             inputs.push(Input::Message(vec![7; 32]));
         }
         for input in inputs {
-            let outcome = self.keystore.sign(&made.locator, algorithm, input.clone(), self.deadline()).await;
+            let outcome = self.keystore.sign(&made.locator, algorithm, input.clone(), self.terms()).await;
             assert!(matches!(outcome, Err(KeystoreError::Rejected(_))), "{algorithm} {input:?}: {outcome:?}");
         }
         let other = Algorithm::ALL.into_iter().find(|other| other.key_shape() != algorithm.key_shape()).expect("there are other shapes");
-        let outcome = self.keystore.sign(&made.locator, other, self::input(other, b"x"), self.deadline()).await;
+        let outcome = self.keystore.sign(&made.locator, other, self::input(other, b"x"), self.terms()).await;
         assert!(matches!(outcome, Err(KeystoreError::Rejected(_))), "{other} with a key for {algorithm}: {outcome:?}");
     }
 
@@ -88,11 +88,11 @@ impl Contract {
             keys.push(self.keystore.create(&name, Algorithm::ES256).await.expect("made"));
         }
         let callers = (0..CALLERS).map(|caller| {
-            let (keystore, key, deadline) = (Arc::clone(&self.keystore), keys[usize::from(caller % 2)].clone(), self.deadline());
+            let (keystore, key, terms) = (Arc::clone(&self.keystore), keys[usize::from(caller % 2)].clone(), self.terms());
             tokio::spawn(async move {
                 for round in 0..4 {
                     let message = [caller, round];
-                    let signature = keystore.sign(&key.locator, Algorithm::ES256, input(Algorithm::ES256, &message), deadline).await;
+                    let signature = keystore.sign(&key.locator, Algorithm::ES256, input(Algorithm::ES256, &message), terms.clone()).await;
                     verify(&key.public, Algorithm::ES256, &message, &signature.expect("signed").bytes);
                 }
             })
@@ -126,20 +126,20 @@ impl Contract {
     /// A locator of another kind is refused, whatever is asked of it.
     async fn check_absent(&self) {
         let strange = Locator::new("no such thing");
-        let outcome = self.keystore.sign(&strange, Algorithm::ES256, input(Algorithm::ES256, b"x"), self.deadline()).await;
+        let outcome = self.keystore.sign(&strange, Algorithm::ES256, input(Algorithm::ES256, b"x"), self.terms()).await;
         assert!(matches!(outcome, Err(KeystoreError::Rejected(_) | KeystoreError::Gone(_))), "{outcome:?}");
     }
 
     /// Signs with a key and verifies the signature with its public half.
     pub(crate) async fn sign_and_verify(&self, made: &Made, algorithm: Algorithm, message: &[u8]) {
-        let outcome = self.keystore.sign(&made.locator, algorithm, input(algorithm, message), self.deadline()).await;
+        let outcome = self.keystore.sign(&made.locator, algorithm, input(algorithm, message), self.terms()).await;
         let signature = outcome.unwrap_or_else(|error| panic!("{algorithm}: {error}"));
         verify(&made.public, algorithm, message, &signature.bytes);
     }
 
     /// A deadline that is far enough.
-    pub(crate) fn deadline(&self) -> Monotonic {
-        self.clock.monotonic().plus(PATIENCE)
+    pub(crate) fn terms(&self) -> Terms {
+        Terms::own(self.clock.monotonic().plus(PATIENCE))
     }
 }
 

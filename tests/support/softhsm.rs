@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use claviger::clock::Clock;
-use claviger::keystore::pkcs11::{DEFAULT_WORKERS, Pkcs11Keystore, Pkcs11Settings};
+use claviger::keystore::pkcs11::{DEFAULT_HANG_AFTER, DEFAULT_QUEUE_WAIT, DEFAULT_WORKERS, Pkcs11Keystore, Pkcs11Settings};
 use claviger::secret::SecretFile;
 
 /// The user's PIN of every token that is made here.
@@ -95,6 +95,8 @@ impl SoftHsm {
             workers: DEFAULT_WORKERS,
             pin: SecretFile::new(path, None),
             state: self.state(),
+            queue_wait: DEFAULT_QUEUE_WAIT,
+            hang_after: DEFAULT_HANG_AFTER,
         }
     }
 

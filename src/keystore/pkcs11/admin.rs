@@ -5,7 +5,6 @@
 //! SoftHSM loses objects when keys are made beside searches.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use claviger_audit::Algorithm;
@@ -24,7 +23,7 @@ use super::pin;
 use super::queue::Taken;
 use super::recovery::{Breaker, Class, LONGEST_PAUSE};
 use super::token::select;
-use super::{Shared, worker};
+use super::{ERRAND_ANSWER, Shared, hire};
 use crate::keystore::{KeystoreError, Locator, Made};
 
 /// How often an idle token is asked for a sign of life: below the 30 s after which some devices drop a session.
@@ -45,6 +44,16 @@ pub(super) enum Errand {
     List(String, Reply<Vec<(KeyName, Locator)>>),
 }
 
+impl Errand {
+    /// How long the token may take for it: making an RSA key takes half a minute on small devices.
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Create(..) | Self::List(..) => ERRAND_ANSWER,
+            Self::Destroy(..) | Self::Ping(_) => Duration::ZERO,
+        }
+    }
+}
+
 /// The thread's own state.
 pub(super) struct Admin {
     shared: Arc<Shared>,
@@ -53,25 +62,25 @@ pub(super) struct Admin {
     /// Whether the last failure was of a kind that initialising the module again may heal.
     deeper: bool,
     epoch: u64,
-    workers: Vec<JoinHandle<()>>,
-    /// How many signing threads there should be: as many as were asked for, or as the token has sessions for.
-    crew: usize,
 }
 
 impl Admin {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, place: None, breaker: Breaker::Closed, deeper: false, epoch: 0, workers: Vec::new(), crew: 0 }
+        Self { shared, place: None, breaker: Breaker::Closed, deeper: false, epoch: 0 }
     }
 
     /// Serves errands until the keystore is dropped.
     pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let (seat, clock, patience) = (&shared.admin, &*shared.clock, shared.settings.hang_after);
         loop {
-            self.mend();
-            // A thread that ended is replaced. If the system gives none, the others go on, and the next turn tries again.
-            let _ = self.hire();
-            match self.shared.errands.take(Some(self.patience())) {
-                Taken::Item(errand) => self.serve(errand),
-                Taken::Nothing => drop(self.ping()),
+            seat.call(clock.monotonic(), patience, || self.mend());
+            match shared.errands.take(Some(self.patience())) {
+                Taken::Item(errand) => {
+                    let patience = patience.max(errand.patience());
+                    seat.call(clock.monotonic(), patience, || self.serve(errand));
+                }
+                Taken::Nothing => drop(seat.call(clock.monotonic(), patience, || self.ping())),
                 Taken::Closed => break,
             }
         }
@@ -80,7 +89,7 @@ impl Admin {
 
     /// Opens the token if it is not usable and the back-off is over.
     fn mend(&mut self) {
-        if self.shared.link.can_sign() || !self.breaker.admits(self.shared.clock.monotonic()) {
+        if self.shared.link.can_sign() || self.shared.link.is_wedged() || !self.breaker.admits(self.shared.clock.monotonic()) {
             return;
         }
         match self.open_token() {
@@ -111,8 +120,9 @@ impl Admin {
         let reported = self.shared.link.reported();
         if self.deeper || reported == Some(Class::Module) || self.shared.link.reports() >= REPORTS_BEFORE_MODULE {
             match module.reinitialise() {
+                Ok(()) => self.shared.link.module_reinitialised(),
                 // The token may be back all the same.
-                Ok(()) | Err(Fault::Occupied(_)) => {}
+                Err(Fault::Occupied(_)) => {}
                 Err(fault) => return Err(fault),
             }
         }
@@ -126,21 +136,11 @@ impl Admin {
         self.place.get_or_insert_with(|| SessionPlace::new(Arc::clone(&module))).put(&call, Open { session, epoch: self.epoch });
         let standing = Standing { generation: call.generation(), epoch: self.epoch, slot, module: Arc::clone(&module) };
         drop(call);
-        self.crew = settings.workers.clamp(1, room_for_workers(&token));
-        self.hire()?;
+        let crew = settings.workers.clamp(1, room_for_workers(&token));
+        shared.crew.want(crew);
+        shared.jobs.served_by(crew);
+        hire(&shared)?;
         Ok(standing)
-    }
-
-    /// Starts the signing threads that are missing.
-    fn hire(&mut self) -> Result<(), Fault> {
-        self.workers.retain(|worker| !worker.is_finished());
-        while self.workers.len() < self.crew {
-            let shared = Arc::clone(&self.shared);
-            let thread = std::thread::Builder::new().name(format!("p11-sign-{}", self.workers.len()));
-            let worker = thread.spawn(move || worker::run(&shared));
-            self.workers.push(worker.map_err(|_| Fault::Occupied("the system gives no thread for signing"))?);
-        }
-        Ok(())
     }
 
     /// How long to wait for an errand.

@@ -1,7 +1,7 @@
 //! What the threads of one keystore know about its token: whether it can be used, and in which epoch.
 //!
-//! In scope: the shared state and waiting for it. Out of scope: changing it for a reason; only the admin thread settles it, and a worker may
-//! only report that the epoch it used is broken.
+//! In scope: the shared state and waiting for it, and what was opened again. Out of scope: changing it for a reason; only the admin thread
+//! settles it, a worker may only report that the epoch it used is broken, and only the watch gives the token up.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,7 +13,10 @@ use super::fault::Fault;
 use super::module::{Generation, Module, lock};
 use super::recovery::Class;
 use crate::clock::{Clock, Monotonic};
-use crate::keystore::KeystoreError;
+use crate::keystore::{KeystoreError, Reopened};
+
+/// When to ask again for a token that was given up: by then another process may serve it.
+const WEDGED_AFTER: Duration = Duration::from_mins(1);
 
 /// How the token can be reached in one epoch. Sessions and handles of another epoch must not be used.
 #[derive(Clone)]
@@ -31,6 +34,7 @@ pub(super) struct Link {
     /// Reports since the last signature.
     reports: AtomicU32,
     openings: AtomicU64,
+    reopened: Mutex<Reopened>,
     /// When the last signature was made: milliseconds of the monotonic clock.
     proved: AtomicU64,
 }
@@ -42,6 +46,10 @@ enum State {
     Down {
         fault: Fault,
         until: Monotonic,
+    },
+    /// So many calls hang that the token is given up for the life of this process.
+    Wedged {
+        hung: usize,
     },
 }
 
@@ -63,6 +71,7 @@ impl Link {
             changed: Condvar::new(),
             reports: AtomicU32::new(0),
             openings: AtomicU64::new(0),
+            reopened: Mutex::default(),
             proved: AtomicU64::new(0),
         }
     }
@@ -76,7 +85,7 @@ impl Link {
     pub(super) fn reported(&self) -> Option<Class> {
         match *lock(&self.state) {
             State::Unsettled(class) => class,
-            State::Ready(_) | State::Down { .. } => None,
+            State::Ready(_) | State::Down { .. } | State::Wedged { .. } => None,
         }
     }
 
@@ -90,6 +99,7 @@ impl Link {
         let mut state = lock(&self.state);
         if matches!(&*state, State::Ready(standing) if standing.epoch == epoch) {
             *state = State::Unsettled(Some(fault.class()));
+            lock(&self.reopened).cause = fault.to_string();
             // A key that is not there says nothing against the token.
             if !matches!(fault, Fault::Missing(_) | Fault::Stale) {
                 self.reports.fetch_add(1, Ordering::Relaxed);
@@ -116,21 +126,58 @@ impl Link {
 
     /// Begins the epoch of `standing`.
     pub(super) fn settle(&self, standing: Standing) {
-        self.openings.fetch_add(1, Ordering::Relaxed);
-        *lock(&self.state) = State::Ready(standing);
-        self.changed.notify_all();
+        if self.openings.fetch_add(1, Ordering::Relaxed) > 0 {
+            lock(&self.reopened).logins += 1;
+        }
+        self.change(State::Ready(standing));
     }
 
     /// Says that the token cannot be used, and when it will be tried again.
     pub(super) fn fail(&self, fault: Fault, until: Monotonic) {
-        *lock(&self.state) = State::Down { fault, until };
-        self.changed.notify_all();
+        lock(&self.reopened).cause = fault.to_string();
+        self.change(State::Down { fault, until });
+    }
+
+    /// Gives the token up: so many calls hang in it, and nothing may be initialised again under them.
+    pub(super) fn wedge(&self, hung: usize) {
+        self.change(State::Wedged { hung });
+    }
+
+    /// Whether the token was given up.
+    pub(super) fn is_wedged(&self) -> bool {
+        matches!(*lock(&self.state), State::Wedged { .. })
+    }
+
+    fn change(&self, next: State) {
+        let mut state = lock(&self.state);
+        if !matches!(*state, State::Wedged { .. }) {
+            *state = next;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Says that a session which was lost alone was opened again.
+    pub(super) fn session_reopened(&self, fault: &Fault) {
+        let mut reopened = lock(&self.reopened);
+        reopened.sessions += 1;
+        reopened.cause = fault.to_string();
+    }
+
+    /// Says that the module was initialised again for this token.
+    pub(super) fn module_reinitialised(&self) {
+        lock(&self.reopened).modules += 1;
+    }
+
+    /// What was opened again since the start.
+    pub(super) fn reopened(&self) -> Reopened {
+        lock(&self.reopened).clone()
     }
 
     /// What to tell a caller at once, if the token is known to be down.
     pub(super) fn refusal(&self, now: Monotonic) -> Option<KeystoreError> {
         match &*lock(&self.state) {
             State::Down { fault, until } => Some(refuse(fault, until.since(now))),
+            State::Wedged { hung } => Some(given_up(*hung)),
             State::Unsettled(_) | State::Ready(_) => None,
         }
     }
@@ -143,6 +190,7 @@ impl Link {
             match &*state {
                 State::Ready(standing) => return Ok(standing.clone()),
                 State::Down { fault, until } => return Err(refuse(fault, until.since(now))),
+                State::Wedged { hung } => return Err(given_up(*hung)),
                 State::Unsettled(_) if now >= deadline => return Err(KeystoreError::Unanswered),
                 State::Unsettled(_) => {
                     let waited = self.changed.wait_timeout(state, deadline.since(now));
@@ -156,7 +204,7 @@ impl Link {
     pub(super) fn current(&self) -> Option<Standing> {
         match &*lock(&self.state) {
             State::Ready(standing) => Some(standing.clone()),
-            State::Unsettled(_) | State::Down { .. } => None,
+            State::Unsettled(_) | State::Down { .. } | State::Wedged { .. } => None,
         }
     }
 
@@ -166,8 +214,15 @@ impl Link {
             State::Unsettled(_) => TokenState::Opening,
             State::Ready(_) => TokenState::Ready,
             State::Down { fault, .. } => TokenState::Down(fault.to_string()),
+            State::Wedged { hung } => TokenState::Down(given_up(*hung).to_string()),
         }
     }
+}
+
+/// What is told once the token was given up.
+fn given_up(hung: usize) -> KeystoreError {
+    let reason = format!("{hung} calls hang in its module; only a restart of the daemon can use it again");
+    KeystoreError::Unavailable { reason, after: WEDGED_AFTER }
 }
 
 fn millis(point: Monotonic) -> u64 {

@@ -1,11 +1,10 @@
 //! The PKCS#11 adapter: keys in an HSM, or in a soft token.
 //!
 //! In scope: one token of one module, its login, its sessions and threads, find-or-create, admission, signing, recovery. Out of scope:
-//! verifying signatures (the signer does), RFC 7512 URIs, vendor profiles, and giving up on calls that hang: such a call keeps its thread,
-//! its caller is answered at the deadline, and the other threads go on.
+//! verifying signatures (the signer does), RFC 7512 URIs, vendor profiles.
 //!
 //! In reading order: `module` (one library, one lock), `token` (which one), `pin` (one try), `link` (what the threads know), `admin` (opens,
-//! keeps, makes), `jobs` over `queue`, `worker` (signs), `keys` (handles of an epoch), `objects`, `admission`, `public` and `mechanism` (what
+//! keeps, makes), `jobs`, `crew` and `worker` (who signs, in which order), `watch` (calls that hang), `queue` (errands), `keys` (handles of an epoch), `objects`, `admission`, `public` and `mechanism` (what
 //! is said to the token), `recovery` and `fault` (what went wrong, and what may heal it).
 
 use std::path::PathBuf;
@@ -18,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use self::admin::{Admin, Errand, Reply};
+use self::crew::{Crew, Seat};
 use self::fault::Fault;
 use self::jobs::{Job, Jobs};
 use self::keys::Keys;
@@ -25,12 +25,14 @@ use self::link::Link;
 pub use self::link::TokenState;
 use self::queue::Queue;
 pub use self::token::{BadTokenSelector, TokenSelector};
-use super::{BoxFuture, Input, Keystore, KeystoreError, Locator, Made, Signature};
-use crate::clock::{Clock, Monotonic};
+use self::watch::Bell;
+use super::{BoxFuture, Condition, Input, Keystore, KeystoreError, Locator, Made, Signature, Terms};
+use crate::clock::Clock;
 use crate::secret::SecretFile;
 
 mod admin;
 mod admission;
+mod crew;
 mod fault;
 mod jobs;
 mod keys;
@@ -43,6 +45,7 @@ mod public;
 mod queue;
 mod recovery;
 mod token;
+mod watch;
 mod worker;
 
 /// How many threads sign by default. More do not help a soft token, and ruin its worst times.
@@ -51,6 +54,10 @@ pub const DEFAULT_WORKERS: usize = 2;
 pub const MOST_WORKERS: usize = 64;
 /// How many signatures may wait for a thread. At 1,000 a second this is a second of work; who comes later is better told to go elsewhere.
 pub const QUEUE: usize = 1024;
+/// How long interactive work may wait for a thread by default: a burst passes, and overload never becomes everybody's wait.
+pub const DEFAULT_QUEUE_WAIT: Duration = Duration::from_millis(500);
+/// After how long a call counts as hung by default: far beyond any signature, and beyond what a device takes to come back from a stall.
+pub const DEFAULT_HANG_AFTER: Duration = Duration::from_secs(10);
 /// How many errands may wait for the admin thread: they come from the rotator, operators and probes, never from signing callers.
 const ERRANDS: usize = 32;
 /// How long an errand may take: making an RSA key takes half a minute on small devices.
@@ -73,19 +80,19 @@ pub struct Pkcs11Settings {
     pub pin: SecretFile,
     /// The state folder, for the marker that stops a wrong PIN from being tried twice.
     pub state: PathBuf,
+    /// The longest that interactive work may wait for a thread; what would wait longer is refused at once.
+    pub queue_wait: Duration,
+    /// After this long a call counts as hung.
+    pub hang_after: Duration,
 }
 
-/// A snapshot for readiness and metrics.
+/// A snapshot of the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pkcs11State {
     /// Whether the token can be used.
     pub token: TokenState,
-    /// How many signatures wait for a thread.
-    pub queued: usize,
     /// How often the token was opened since the start; each time after the first, something was lost before.
     pub openings: u64,
-    /// How many answers came after their caller had left, since the start.
-    pub late: u64,
 }
 
 /// One token as a [`Keystore`]. Dropping it lets its threads end after the call that each is in; nothing waits for them.
@@ -101,6 +108,10 @@ struct Shared {
     keys: Keys,
     jobs: Jobs,
     errands: Queue<Errand>,
+    crew: Crew,
+    /// The admin thread's place.
+    admin: Seat,
+    bell: Bell,
 }
 
 impl Pkcs11Keystore {
@@ -109,15 +120,20 @@ impl Pkcs11Keystore {
         let workers = settings.workers.clamp(1, MOST_WORKERS);
         let settings = Pkcs11Settings { workers, ..settings };
         let shared = Arc::new(Shared {
+            jobs: Jobs::new(QUEUE, settings.queue_wait),
             settings,
             clock,
             link: Arc::new(Link::new()),
             keys: Keys::default(),
-            jobs: Jobs::new(QUEUE, workers),
             errands: Queue::new(ERRANDS),
+            crew: Crew::new(),
+            admin: Seat::default(),
+            bell: Bell::default(),
         });
-        let admin = Admin::new(Arc::clone(&shared));
-        if let Err(error) = std::thread::Builder::new().name("p11-admin".to_owned()).spawn(move || admin.run()) {
+        let (admin, watched) = (Admin::new(Arc::clone(&shared)), Arc::clone(&shared));
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let started = thread("p11-admin").spawn(move || admin.run()).and_then(|_| thread("p11-watch").spawn(move || watch::run(&watched)));
+        if let Err(error) = started {
             let text = format!("the system gives no thread for the token: {error}; raise the limit and start again");
             shared.link.fail(Fault::Refused(text), shared.clock.monotonic());
         }
@@ -126,21 +142,10 @@ impl Pkcs11Keystore {
 
     /// What is known of the token now; asks nobody.
     pub fn state(&self) -> Pkcs11State {
-        Pkcs11State {
-            token: self.shared.link.token_state(),
-            queued: self.shared.jobs.len(),
-            openings: self.shared.link.openings(),
-            late: self.shared.jobs.late(),
-        }
+        Pkcs11State { token: self.shared.link.token_state(), openings: self.shared.link.openings() }
     }
 
-    async fn sign_by(
-        &self,
-        locator: &Locator,
-        algorithm: Algorithm,
-        input: Input,
-        deadline: Monotonic,
-    ) -> Result<Signature, KeystoreError> {
+    async fn sign_by(&self, locator: &Locator, algorithm: Algorithm, input: Input, terms: Terms) -> Result<Signature, KeystoreError> {
         mechanism::check_input(algorithm, &input).map_err(KeystoreError::Rejected)?;
         let id = id(locator)?;
         let now = self.shared.clock.monotonic();
@@ -148,12 +153,13 @@ impl Pkcs11Keystore {
             return Err(refusal);
         }
         let (reply, answer) = oneshot::channel();
-        self.shared.jobs.submit(Job { id, algorithm, input, deadline, reply }, now)?;
+        let left = terms.deadline.since(now);
+        self.shared.jobs.submit(Job { id, algorithm, input, terms, reply }, now)?;
         // The token may have failed between the question and the queue; then nobody would serve the queue until it is back.
         if let Some(refusal) = self.shared.link.refusal(now) {
             self.shared.jobs.fail_all(&refusal);
         }
-        let bytes = answered(deadline.since(now), answer).await?;
+        let bytes = answered(left, answer).await?;
         Ok(Signature { bytes, backend_request: None })
     }
 
@@ -169,8 +175,11 @@ impl Pkcs11Keystore {
     }
 
     async fn ask<T>(&self, patience: Duration, errand: impl FnOnce(Reply<T>) -> Errand) -> Result<T, KeystoreError> {
+        if let Some(refusal) = watch::refusal(&self.shared) {
+            return Err(refusal);
+        }
         let (reply, answer) = oneshot::channel();
-        self.shared.errands.put(errand(reply), |_| true).map_err(|_| KeystoreError::Overloaded)?;
+        self.shared.errands.put(errand(reply)).map_err(|_| KeystoreError::Overloaded)?;
         answered(patience, answer).await
     }
 }
@@ -179,6 +188,7 @@ impl Drop for Pkcs11Keystore {
     fn drop(&mut self) {
         self.shared.jobs.close();
         self.shared.errands.close();
+        self.shared.bell.ring();
     }
 }
 
@@ -192,9 +202,9 @@ impl Keystore for Pkcs11Keystore {
         locator: &'a Locator,
         algorithm: Algorithm,
         input: Input,
-        deadline: Monotonic,
+        terms: Terms,
     ) -> BoxFuture<'a, Result<Signature, KeystoreError>> {
-        Box::pin(self.sign_by(locator, algorithm, input, deadline))
+        Box::pin(self.sign_by(locator, algorithm, input, terms))
     }
 
     fn destroy<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<(), KeystoreError>> {
@@ -211,6 +221,25 @@ impl Keystore for Pkcs11Keystore {
     fn inventory<'a>(&'a self, installation: &'a str) -> BoxFuture<'a, Result<Vec<(KeyName, Locator)>, KeystoreError>> {
         Box::pin(self.ask(ERRAND_ANSWER, move |reply| Errand::List(installation.to_owned(), reply)))
     }
+
+    fn condition(&self) -> Condition {
+        let shared = &*self.shared;
+        let admin = usize::from(shared.admin.hangs(shared.clock.monotonic()));
+        Condition {
+            reopened: shared.link.reopened(),
+            queued: shared.jobs.len(),
+            late: shared.jobs.late(),
+            hung: u64::try_from(shared.crew.hanging() + admin).unwrap_or(u64::MAX),
+            wedged: shared.link.is_wedged(),
+        }
+    }
+}
+
+/// Starts the signing threads that are missing.
+fn hire(shared: &Arc<Shared>) -> Result<(), Fault> {
+    let shared = Arc::clone(shared);
+    let crew = Arc::clone(&shared);
+    crew.crew.hire(move |seat| worker::run(&shared, seat))
 }
 
 fn id(locator: &Locator) -> Result<Vec<u8>, KeystoreError> {

@@ -1,6 +1,6 @@
-//! A bounded first-in-first-out queue between async callers and a thread that serves them.
+//! A bounded first-in-first-out queue between async callers and the thread that serves their errands.
 //!
-//! In scope: bounds, order, waking, closing. Out of scope: deadlines (`jobs.rs`). A refused item is handed back at once; nobody waits to put.
+//! In scope: bounds, order, waking, closing. Out of scope: signatures, which wait elsewhere (`jobs.rs`). A refused item is handed back at once; nobody waits to put.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -39,10 +39,10 @@ impl<T> Queue<T> {
         Self { state: Mutex::new(state), changed: Condvar::new(), capacity }
     }
 
-    /// Puts an item at the end, or hands it back when the queue is full, closed, or `admits` says no to this many items ahead.
-    pub(super) fn put(&self, item: T, admits: impl FnOnce(usize) -> bool) -> Result<(), T> {
+    /// Puts an item at the end, or hands it back when the queue is full or closed.
+    pub(super) fn put(&self, item: T) -> Result<(), T> {
         let mut state = lock(&self.state);
-        if state.closed || state.items.len() >= self.capacity || !admits(state.items.len()) {
+        if state.closed || state.items.len() >= self.capacity {
             return Err(item);
         }
         state.items.push_back(item);
@@ -92,11 +92,6 @@ impl<T> Queue<T> {
         lock(&self.state).closed = true;
         self.changed.notify_all();
     }
-
-    /// How many items wait.
-    pub(super) fn len(&self) -> usize {
-        lock(&self.state).items.len()
-    }
 }
 
 #[cfg(test)]
@@ -106,10 +101,7 @@ mod tests {
     #[test]
     fn first_in_first_out_and_full_is_refused() {
         let queue = Queue::new(2);
-        assert_eq!(queue.put('a', |ahead| ahead == 0), Ok(()));
-        assert_eq!(queue.put('b', |_| false), Err('b'));
-        assert_eq!(queue.put('b', |ahead| ahead == 1), Ok(()));
-        assert_eq!(queue.put('c', |_| true), Err('c'));
+        assert_eq!((queue.put('a'), queue.put('b'), queue.put('c')), (Ok(()), Ok(()), Err('c')));
         assert_eq!((queue.take(None), queue.take(None)), (Taken::Item('a'), Taken::Item('b')));
     }
 
@@ -118,9 +110,9 @@ mod tests {
         let queue = Queue::new(2);
         queue.nudge();
         assert_eq!(queue.take(None), Taken::Nothing);
-        assert_eq!(queue.put('a', |_| true), Ok(()));
+        assert_eq!(queue.put('a'), Ok(()));
         queue.close();
-        assert_eq!(queue.put('b', |_| true), Err('b'));
+        assert_eq!(queue.put('b'), Err('b'));
         assert_eq!((queue.take(None), queue.take(None)), (Taken::Item('a'), Taken::Closed));
     }
 }

@@ -1,12 +1,14 @@
 //! A signing thread: one session, one job at a time.
 //!
 //! In scope: the deadline before `C_SignInit`, finding a key once for each epoch, one transparent retry. Out of scope: logging in and opening
-//! the token again, which the admin thread does. A worker keeps nothing that another one needs, so it can be replaced at any time; a thread
-//! that ended is replaced by the admin thread.
+//! the token again, which the admin thread does. A worker keeps nothing that another one needs, so it can be replaced at any time (`crew.rs`).
+
+use std::sync::Arc;
 
 use cryptoki::session::Session;
 
 use super::Shared;
+use super::crew::Seat;
 use super::fault::Fault;
 use super::jobs::Job;
 use super::keys::Key;
@@ -17,23 +19,26 @@ use super::objects::{find, hex};
 use super::recovery::{Class, LONGEST_PAUSE};
 use crate::keystore::KeystoreError;
 
-/// Serves jobs until the queue is closed.
-pub(super) fn run(shared: &Shared) {
+/// Serves jobs until the queue is closed, or this thread was written off meanwhile.
+pub(super) fn run(shared: &Shared, seat: &Arc<Seat>) {
     let mut place = None;
-    while let Some(job) = shared.jobs.next(&*shared.clock) {
-        let outcome = serve(shared, &mut place, &job);
+    while !seat.is_written_off()
+        && let Some(job) = shared.jobs.next(&*shared.clock)
+    {
+        let outcome = serve(shared, seat, &mut place, &job);
         shared.jobs.answer(job.reply, outcome);
     }
 }
 
 /// One job: an attempt, and after a failure that may heal, one more.
-fn serve(shared: &Shared, place: &mut Option<SessionPlace>, job: &Job) -> Result<Vec<u8>, KeystoreError> {
-    let standing = shared.link.standing(&*shared.clock, job.deadline)?;
+fn serve(shared: &Shared, seat: &Seat, place: &mut Option<SessionPlace>, job: &Job) -> Result<Vec<u8>, KeystoreError> {
+    let standing = shared.link.standing(&*shared.clock, job.terms.deadline)?;
     let begun = shared.clock.monotonic();
     if shared.keys.is_absent(&job.id, begun) {
         return Err(Fault::Missing(hex(&job.id)).tell(LONGEST_PAUSE));
     }
-    let fault = match attempt(shared, place, job, &standing) {
+    let patience = shared.settings.hang_after;
+    let fault = match seat.call(begun, patience, || attempt(shared, place, job, &standing)) {
         Ok(signature) => {
             let now = shared.clock.monotonic();
             shared.jobs.took(now.since(begun));
@@ -51,8 +56,12 @@ fn serve(shared: &Shared, place: &mut Option<SessionPlace>, job: &Job) -> Result
             shared.errands.nudge();
         }
     }
-    let standing = shared.link.standing(&*shared.clock, job.deadline)?;
-    attempt(shared, place, job, &standing).inspect(|_| shared.link.prove(shared.clock.monotonic())).map_err(|fault| {
+    let standing = shared.link.standing(&*shared.clock, job.terms.deadline)?;
+    let outcome = seat.call(shared.clock.monotonic(), patience, || attempt(shared, place, job, &standing));
+    if fault.class() == Class::Session && place.is_some() {
+        shared.link.session_reopened(&fault);
+    }
+    outcome.inspect(|_| shared.link.prove(shared.clock.monotonic())).map_err(|fault| {
         if fault.class() == Class::Session {
             *place = None;
         }
@@ -82,7 +91,7 @@ fn attempt(shared: &Shared, place: &mut Option<SessionPlace>, job: &Job, standin
         return Err(Fault::Refused(format!("{} needs a key of another kind than {:?}", job.algorithm, key.shape)));
     }
     // The last point at which nothing has happened yet: beyond it the answer is used or counted as late, never cut short.
-    if shared.clock.monotonic() >= job.deadline {
+    if shared.clock.monotonic() >= job.terms.deadline {
         return Err(Fault::Expired);
     }
     sign(session, key.object, job.algorithm, &job.input, key.width)
