@@ -18,6 +18,7 @@ use crate::absences::Absences;
 use crate::clock::Clock;
 use crate::journal::{AppendError, KeyLog};
 use crate::keystore::{Keystore, KeystoreError};
+use crate::recoveries::Recoveries;
 
 /// How often a keystore is asked; idle tokens drop their sessions after 30 s at the earliest.
 const EVERY: Duration = Duration::from_secs(2);
@@ -53,6 +54,8 @@ pub fn orphans(held: &BTreeSet<KeyName>, keyrings: &Keyrings) -> Vec<KeyName> {
 /// Knows which keystores answer. One per daemon.
 pub struct Health {
     keys: KeyLog,
+    /// What keystores recovered from by themselves.
+    pub recoveries: Recoveries,
     absences: Absences,
     /// What the last listing of each keystore found.
     orphans: Mutex<BTreeMap<String, Vec<KeyName>>>,
@@ -63,7 +66,8 @@ pub struct Health {
 impl Health {
     /// Every keystore counts as answering until it does not.
     pub fn new(keys: KeyLog, clock: Arc<dyn Clock>, wake: Arc<Notify>) -> Self {
-        Self { keys, absences: Absences::default(), orphans: Mutex::default(), clock, wake }
+        let recoveries = Recoveries::new(keys.clone(), clock.clone());
+        Self { keys, recoveries, absences: Absences::default(), orphans: Mutex::default(), clock, wake }
     }
 
     /// Asks one keystore until the stop.
@@ -73,7 +77,8 @@ impl Health {
                 Ok(()) => self.answered(&name).await,
                 Err(error) => self.failed(&name, &error).await,
             };
-            if let Err(error) = noted {
+            let told = self.recoveries.look(&name, &keystore.condition()).await;
+            if let Err(error) = noted.and(told) {
                 tracing::debug!(keystore = name, %error, "a change of health was not recorded");
             }
             tokio::select! {

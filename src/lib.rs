@@ -7,7 +7,7 @@
 //!
 //! Pure rooms, without I/O, async, clock, randomness or tracing: [`rotation`], [`policy`], [`jose`]. Ports, a contract in prose and its
 //! adapters: [`keystore`], [`journal`]. The shell, each story told in one place: [`signer`], [`rotator`], [`publisher`], [`operator`],
-//! [`upkeep`], [`witness`], [`logbook`], [`health`], [`clock_watch`], [`lateness`], [`readiness`], [`inspect`], [`daemon`]. The edge:
+//! [`upkeep`], [`witness`], [`logbook`], [`health`], [`recoveries`], [`clock_watch`], [`lateness`], [`readiness`], [`inspect`], [`daemon`]. The edge:
 //! [`http`], [`cli`]. What comes from outside: [`config`], [`secret`], [`clock`].
 //!
 //! # Rules between the rooms
@@ -35,6 +35,7 @@ pub mod operator;
 pub mod policy;
 pub mod publisher;
 pub mod readiness;
+pub mod recoveries;
 pub mod refusal;
 pub mod rotation;
 pub mod rotator;

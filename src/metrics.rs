@@ -4,7 +4,7 @@
 //! bound, and the log has them.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,6 +13,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::keystore::{Condition, Reopened};
 
 /// From half a millisecond, faster than any keystore, to ten seconds, longer than any deadline.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -40,6 +42,15 @@ pub struct KeyringLabel {
 pub struct KeystoreLabel {
     /// Its name.
     pub keystore: String,
+}
+
+/// The labels of what a keystore opened again.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReopenedLabels {
+    /// Its name.
+    pub keystore: String,
+    /// `session`, `login` or `module`.
+    pub what: &'static str,
 }
 
 /// The label of what belongs to a log.
@@ -102,6 +113,11 @@ pub struct Metrics {
     pub standby_eligible: Family<KeyringLabel, Gauge>,
     pub risks: Family<RiskLabels, Gauge>,
     pub orphans: Family<KeystoreLabel, Gauge>,
+    pub keystore_reopened: Family<ReopenedLabels, Counter>,
+    pub keystore_late: Family<KeystoreLabel, Counter>,
+    pub keystore_queued: Family<KeystoreLabel, Gauge>,
+    pub keystore_hung: Family<KeystoreLabel, Gauge>,
+    pub keystore_wedged: Family<KeystoreLabel, Gauge>,
     pub clock_paused: Gauge,
     pub log_uncovered: Family<LogLabel, Gauge>,
     /// The risks that are shown, so that those that are over can go.
@@ -136,6 +152,11 @@ impl Default for Metrics {
             standby_eligible: Family::default(),
             risks: Family::default(),
             orphans: Family::default(),
+            keystore_reopened: Family::default(),
+            keystore_late: Family::default(),
+            keystore_queued: Family::default(),
+            keystore_hung: Family::default(),
+            keystore_wedged: Family::default(),
             clock_paused: Gauge::default(),
             log_uncovered: Family::default(),
             shown: Mutex::default(),
@@ -182,6 +203,7 @@ impl Default for Metrics {
             metrics.witness_alarm.clone(),
         );
         metrics.register_lateness(&mut registry);
+        metrics.register_conditions(&mut registry);
         Self { registry: Mutex::new(registry), ..metrics }
     }
 }
@@ -221,6 +243,39 @@ impl Metrics {
             "How long the checkpoints of the log have not come closer to its end; 0 while they cover it",
             self.log_uncovered.clone(),
         );
+    }
+
+    /// What keystores know of their own condition.
+    fn register_conditions(&self, registry: &mut Registry) {
+        registry.register(
+            "keystore_reopened",
+            "Sessions, logins and modules that were lost and opened again, since the start",
+            self.keystore_reopened.clone(),
+        );
+        registry.register("keystore_late_answers", "Answers of the keystore that came after their caller had left", self.keystore_late.clone());
+        let gauges = [
+            ("keystore_queued_signatures", "Signatures that wait for a thread of the keystore", &self.keystore_queued),
+            ("keystore_hung_calls", "Calls to the keystore that were given up and have not returned", &self.keystore_hung),
+            ("keystore_wedged", "1 once so many calls hang that only a restart can use the keystore again", &self.keystore_wedged),
+        ];
+        for (name, help, metric) in gauges {
+            registry.register(name, help, metric.clone());
+        }
+    }
+
+    /// Shows a keystore's condition. The counts are the keystore's own; they begin with the process, as a counter's must.
+    pub fn show_condition(&self, keystore: &str, condition: &Condition) {
+        let label = KeystoreLabel { keystore: keystore.to_owned() };
+        let Reopened { sessions, logins, modules, .. } = condition.reopened;
+        for (what, count) in [("session", sessions), ("login", logins), ("module", modules)] {
+            let labels = ReopenedLabels { keystore: keystore.to_owned(), what };
+            self.keystore_reopened.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
+        }
+        self.keystore_late.get_or_create(&label).inner().store(condition.late, Ordering::Relaxed);
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.keystore_queued.get_or_create(&label).set(i64::try_from(condition.queued).unwrap_or(i64::MAX));
+        self.keystore_hung.get_or_create(&label).set(gauge(condition.hung));
+        self.keystore_wedged.get_or_create(&label).set(condition.wedged.into());
     }
 
     /// Shows these risks, and no others.

@@ -36,8 +36,8 @@ pub struct Readiness {
     pub publisher: Arc<Publisher>,
     /// Keystores.
     pub health: Arc<Health>,
-    /// Names of all keystores.
-    pub keystores: Vec<String>,
+    /// All keystores.
+    pub keystores: Keystores,
     /// What the newest checkpoints cover: keys, uses.
     pub checkpoints: [Checkpointer; 2],
     /// Room on the disk of the logs.
@@ -154,7 +154,8 @@ impl Readiness {
         for keyring in snapshot.keyrings.all() {
             self.measure_keyring(metrics, signer, (&snapshot.keyrings, keyring), now);
         }
-        for keystore in &self.keystores {
+        for (keystore, port) in &self.keystores {
+            metrics.show_condition(keystore, &port.condition());
             let label = KeystoreLabel { keystore: keystore.clone() };
             metrics.keystore_up.get_or_create(&label).set(i64::from(self.health.is_up(keystore)));
             if let Some(orphans) = self.health.orphans(keystore) {

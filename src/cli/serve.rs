@@ -20,6 +20,9 @@ pub(super) async fn run(config: &Path, clock: Arc<dyn Clock>) -> Outcome {
             exit::IO,
             "the audit log could not be written; see the log above, make room or replace the disk, and start again",
         )),
+        Ok(Ended::Wedged) => {
+            Err(Failure::new(exit::LATER, "calls to a keystore hang, and only a new process can use it again; start the daemon again"))
+        }
         Err(error) => Err(Failure::new(code(&error), error)),
     }
 }

@@ -104,6 +104,8 @@ pub enum Ended {
     Stopped,
     /// The log died; JWKS was served as long as verifiers may trust it.
     LogDied,
+    /// Calls to a keystore hang: it stopped in order, so that a new process can use the keystore again.
+    Wedged,
 }
 
 /// Everything that a running daemon consists of.
@@ -205,7 +207,7 @@ impl Daemon {
             uses: uses.clone(),
             publisher: publisher.clone(),
             health: health.clone(),
-            keystores: keystores.keys().cloned().collect(),
+            keystores: keystores.clone(),
             checkpoints: checkpoints.clone(),
             space: Arc::default(),
             watch,
@@ -296,6 +298,9 @@ impl Daemon {
                     if let Some(reason) = self.keys.poisoned().or_else(|| self.uses.poisoned()) {
                         return self.outlive_the_log(&reason, (&mut terminate, &mut interrupt)).await;
                     }
+                    if self.health.recoveries.restart_is_due() {
+                        return Ended::Wedged;
+                    }
                     let now = files::mounted(&self.config.policies);
                     if now != mounted {
                         mounted = now;
@@ -370,7 +375,12 @@ impl Daemon {
         if let Err(error) = self.checkpoints[1].checkpoint_now().await {
             tracing::debug!(%error, "no checkpoint before the last records");
         }
-        let stop = DaemonStop { reason: if ended == Ended::Stopped { "signal" } else { "log" }.to_owned() };
+        let reason = match ended {
+            Ended::Stopped => "signal",
+            Ended::LogDied => "log",
+            Ended::Wedged => "keystore",
+        };
+        let stop = DaemonStop { reason: reason.to_owned() };
         let last = vec![Event::UsesHead(uses_head(&self.uses, &self.config.node)), Event::DaemonStop(stop)];
         if let Err(error) = self.keys.append(Asked::default(), move |_, _| Ok(last.clone())).await {
             tracing::warn!(%error, "the stop could not be recorded");

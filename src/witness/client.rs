@@ -235,7 +235,11 @@ mod tests {
                 let (tls, answer) = (tls.clone(), answer.clone());
                 tokio::spawn(async move {
                     match tls {
-                        Some(tls) => say(tls.accept(stream).await.unwrap(), &answer).await,
+                        // A client that does not believe the authority ends the handshake: that is its answer.
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => say(stream, &answer).await,
+                            Err(_) => {}
+                        },
                         None => say(stream, &answer).await,
                     }
                 });
