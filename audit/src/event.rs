@@ -1,16 +1,18 @@
 //! What can happen: every event of both logs.
 //!
-//! In scope: which events there are and in which log they stand. Their fields are in `payload`, `clock` and `uses`. Out of scope: whether an event is legal
-//! ([`crate::keyrings`]) and how it becomes bytes ([`crate::record`]).
+//! In scope: which events there are and in which log they stand. Their fields are in `payload`, `keystore`, `clock` and `uses`. Out of scope: whether
+//! an event is legal ([`crate::keyrings`]) and how it becomes bytes ([`crate::record`]).
 
 use serde::de;
 use serde::{Deserialize, Deserializer, Serialize};
 
 mod clock;
+mod keystore;
 mod payload;
 mod uses;
 
 pub use clock::*;
+pub use keystore::*;
 pub use payload::*;
 pub use uses::*;
 
@@ -92,10 +94,14 @@ events! {
     "key.destroyed" => KeyDestroyed,
     "key.abandoned" => KeyAbandoned,
     "key.imported" => KeyImported,
+    "key.drifted" => KeyDrifted,
+    "key.conforms" => KeyConforms,
     "jwks.served" => JwksServed,
     "keystore.lost" => KeystoreLost,
     "keystore.recovered" => KeystoreRecovered,
     "keystore.rejected" => KeystoreRejected,
+    "keystore.reopened" => KeystoreReopened,
+    "keystore.wedged" => KeystoreWedged,
     "uses.head" => UsesHead,
     "uses.pruned" => UsesPruned,
     "subject.erased" => SubjectErased,

@@ -385,36 +385,6 @@ pub struct JwksServed {
     pub sha256: Hash,
 }
 
-/// A keystore stopped answering.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeystoreLost {
-    /// Its name.
-    pub keystore: String,
-    /// What it said.
-    pub reason: String,
-}
-
-/// It answers again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeystoreRecovered {
-    /// Its name.
-    pub keystore: String,
-}
-
-/// It refused something that will not succeed by itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeystoreRejected {
-    /// Its name.
-    pub keystore: String,
-    /// The key in question.
-    pub key: Option<KeyName>,
-    /// What it said.
-    pub reason: String,
-}
-
 /// Whole segments of a use log were deleted; the hashes of their records are kept, so that proofs go on working.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,6 +4,7 @@
 //! use log. `apply` either does the whole transition or refuses and leaves the state as it was.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::rule::{Illegal, No, Rule, need, no, not_before};
 use super::{InForce, Key, Keyring, Keyrings, Served, State};
@@ -76,17 +77,9 @@ impl Keyrings {
                 self.nodes.insert(record.node.clone(), Some(at.time));
                 Ok(())
             }
-            Event::KeystoreLost(e) => {
-                self.lost_keystores.insert(e.keystore.clone());
-                Ok(())
-            }
-            Event::KeystoreRecovered(e) => {
-                self.lost_keystores.remove(&e.keystore);
-                Ok(())
-            }
             Event::ClockConfirmed(e) => need(!e.reason.trim().is_empty(), Rule::Form, "confirming a clock needs a reason"),
-            // The rest tells a story and changes no key.
-            _ => Ok(()),
+            // The rest changes no key's state.
+            _ => self.noticed(record, at),
         }
     }
 
@@ -173,6 +166,7 @@ impl Keyrings {
             algorithm: e.algorithm,
             keystore: e.keystore.clone(),
             locator: None,
+            attributes: Arc::default(),
             state: State::Requested,
             history: vec![(at.seq, at.time, State::Requested)],
             served: BTreeMap::new(),
@@ -182,6 +176,7 @@ impl Keyrings {
             withdraw_after: None,
             destroy_after: None,
             compromised_since: None,
+            drift: None,
         });
         self.names.insert(e.key.clone());
         Ok(())
@@ -196,6 +191,7 @@ impl Keyrings {
         key.kid = Some(e.kid.clone());
         key.public = Some(e.jwk.clone());
         key.locator = Some(e.locator.clone());
+        key.attributes = Arc::new(e.attributes.clone());
         enter(key, State::Created, at);
         self.kids.insert(e.kid.clone(), e.key.keyring().to_owned());
         Ok(())
@@ -363,6 +359,7 @@ impl Keyrings {
             algorithm: e.algorithm,
             keystore: String::new(),
             locator: None,
+            attributes: Arc::default(),
             state: State::Retiring,
             history: vec![(at.seq, at.time, State::Retiring)],
             served: BTreeMap::new(),
@@ -372,6 +369,7 @@ impl Keyrings {
             withdraw_after: Some(e.until),
             destroy_after: None,
             compromised_since: None,
+            drift: None,
         });
         self.kids.insert(e.kid.clone(), e.keyring.clone());
         Ok(())
@@ -423,7 +421,7 @@ impl Keyrings {
         key.ok_or_else(|| no(Rule::Form, format_args!("no key is called {name}")))
     }
 
-    fn place(&self, kid: &str) -> Result<(String, usize), No> {
+    pub(super) fn place(&self, kid: &str) -> Result<(String, usize), No> {
         let found = self.kids.get(kid).and_then(|ring| {
             let index = self.rings.get(ring)?.keys.iter().position(|key| key.kid.as_deref() == Some(kid))?;
             Some((ring.clone(), index))
@@ -431,7 +429,7 @@ impl Keyrings {
         found.ok_or_else(|| no(Rule::Form, format_args!("no key has the kid {kid:?}")))
     }
 
-    fn key_mut(&mut self, keyring: &str, index: usize) -> &mut Key {
+    pub(super) fn key_mut(&mut self, keyring: &str, index: usize) -> &mut Key {
         &mut self.rings.get_mut(keyring).expect("place() found it").keys[index]
     }
 
@@ -451,7 +449,7 @@ fn check_public(jwk: &PublicKey, kid: &str) -> Result<(), No> {
     need(jwk.thumbprint() == kid, Rule::Form, "the kid is not the thumbprint of the public key")
 }
 
-fn in_state(key: &Key, states: &[State]) -> Result<(), No> {
+pub(super) fn in_state(key: &Key, states: &[State]) -> Result<(), No> {
     let names: Vec<&str> = states.iter().map(|state| state.name()).collect();
     need(states.contains(&key.state), Rule::I11, format_args!("the key is {}, not {}", key.state.name(), names.join(" or ")))
 }

@@ -5,6 +5,7 @@
 //! when it reads. Out of scope: files, clocks, and what should happen next (the daemon plans that).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -20,11 +21,13 @@ use crate::timing::Timing;
 
 mod apply;
 mod beginning;
+mod keystores;
 mod retention;
 mod rule;
 #[cfg(test)]
 mod tests;
 
+pub use keystores::{Drift, LONGEST_FOUND, Wedged};
 pub use rule::{Illegal, Rule};
 
 /// The state of a key, in the terms of NIST SP 800-57 part 1 where it has one.
@@ -87,6 +90,8 @@ pub struct Key {
     pub keystore: String,
     /// Where it is within its keystore; `None` before `key.created`.
     pub locator: Option<String>,
+    /// What `key.created` recorded of it, by attribute; empty before that, and for an imported key. Never changed, so copies share it.
+    pub attributes: Arc<BTreeMap<String, String>>,
     /// The state now.
     pub state: State,
     /// Every state with the sequence number and time of the record that brought it, in order. What a former log brought has number 0.
@@ -105,6 +110,9 @@ pub struct Key {
     pub destroy_after: Option<Timestamp>,
     /// From when on its signatures are in doubt.
     pub compromised_since: Option<Timestamp>,
+    /// What it had become in its keystore, as last recorded; `None` for a key that is as it was made, as far as anybody knows. It decides
+    /// nothing: who may sign depends on the state alone. Kept when the key is withdrawn or ends.
+    pub drift: Option<Drift>,
 }
 
 impl Key {
@@ -295,6 +303,8 @@ pub struct Keyrings {
     /// Years whose pseudonyms nobody can tell any more, by node.
     erased: BTreeSet<(String, u64)>,
     lost_keystores: BTreeSet<String>,
+    /// The last time that a keystore was given up, by node.
+    wedged: BTreeMap<String, Wedged>,
 }
 
 impl Keyrings {
@@ -364,6 +374,11 @@ impl Keyrings {
     /// Keystores that are recorded as lost.
     pub fn lost_keystores(&self) -> &BTreeSet<String> {
         &self.lost_keystores
+    }
+
+    /// When `node` last gave a keystore up until its next start, and which one.
+    pub fn last_wedged(&self, node: &str) -> Option<&Wedged> {
+        self.wedged.get(node)
     }
 
     /// The last pruning of the use log of this origin.

@@ -13,6 +13,7 @@ use crate::timing::tests::defaults;
 use log::*;
 
 mod adoption;
+mod keystores;
 mod log;
 
 #[test]

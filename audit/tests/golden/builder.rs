@@ -64,6 +64,7 @@ pub(crate) enum Story {
     UnrecordedPruning,
     LateRotation,
     NeverWithdrawn,
+    WrongRecords,
     /// True as well, with more than fifty use records in three segments, which became durable four at a time.
     Busy,
 }
@@ -473,6 +474,11 @@ pub(crate) fn build(story: Story) -> Files {
 /// The late rotation, three hours after it was due, with another reason for it; times are seconds after that date, or before it.
 pub(crate) fn build_late(meanwhile: Vec<(i64, Event)>) -> Files {
     tell(Story::LateRotation, meanwhile.into_iter().map(|(seconds, event)| (ROTATION.saturating_add_signed(seconds), event)).collect())
+}
+
+/// These records among the others, which is not how it may go on.
+pub(crate) fn build_wrong(records: Vec<Event>) -> Files {
+    tell(Story::WrongRecords, records.into_iter().map(|event| (ROTATION, event)).collect())
 }
 
 fn tell(story: Story, meanwhile: Vec<(u64, Event)>) -> Files {

@@ -3,10 +3,11 @@
 //! In scope: what somebody without the log key does to the bytes (more in `forms`), and which wrong stories there are. Out of scope: what
 //! the verifier says.
 
+use claviger_audit::event::{Event, KeyConforms, KeyDrifted, KeystoreReopened, KeystoreWedged};
 use claviger_audit::merkle::Hash;
 
 use super::builder::signing::secret;
-use super::builder::{FIRST, Files, ORIGIN, SECOND, Story, build, note};
+use super::builder::{FIRST, Files, ORIGIN, SECOND, Story, build, build_wrong, kid, note};
 use super::forms;
 
 /// A defect: its name, the exit code under `--trust` and `--min-size 1`, the good logs whose trust file is meant, and its `log` folder.
@@ -49,6 +50,7 @@ pub(crate) fn all() -> Vec<Defect> {
     defects.extend(whole_files());
     defects.extend(stories());
     defects.extend(later_stories());
+    defects.extend(untold());
     defects.extend(forms::all());
     // What a verifier brings along is always that of the true story.
     for defect in &mut defects {
@@ -156,5 +158,21 @@ fn later_stories() -> Vec<Defect> {
         defect("pruned-hashes-wrong", 10, hashes),
         defect("late-rotation", 15, build(Story::LateRotation)),
         defect("never-withdrawn", 15, build(Story::NeverWithdrawn)),
+    ]
+}
+
+/// Records of keystores and their keys that tell no news, or nothing at all.
+fn untold() -> Vec<Defect> {
+    let keyring = || "access".to_owned();
+    let drifted = || Event::KeyDrifted(KeyDrifted { keyring: keyring(), kid: kid(1), found: "extractable is true, was false".into() });
+    let conforms = Event::KeyConforms(KeyConforms { keyring: keyring(), kid: kid(1) });
+    let reason = "the session handle is invalid".to_owned();
+    let reopened = KeystoreReopened { keystore: "hsm".into(), sessions: 0, logins: 0, modules: 0, reason };
+    let wedged = KeystoreWedged { keystore: "hsm".into(), hung: 0 };
+    vec![
+        defect("drift-without-news", 15, build_wrong(vec![drifted(), drifted()])),
+        defect("conforms-without-drift", 15, build_wrong(vec![conforms])),
+        defect("nothing-reopened", 15, build_wrong(vec![Event::KeystoreReopened(reopened)])),
+        defect("nothing-hangs", 15, build_wrong(vec![Event::KeystoreWedged(wedged)])),
     ]
 }

@@ -125,9 +125,14 @@ impl Tale {
         self.served(21);
         self.request(30, 2);
         self.keys(31, Event::KeystoreLost(KeystoreLost { keystore: "hsm".into(), reason: "no answer".into() }));
+        self.keys(33, Event::KeystoreWedged(KeystoreWedged { keystore: "hsm".into(), hung: 4 }));
+        self.keys(34, Event::DaemonStop(DaemonStop { reason: "keystore".into() }));
+        self.keys(35, Event::DaemonStart(DaemonStart { version: "0.1.0".into(), unclean: false, in_flight: 0 }));
         self.keys(40, Event::KeystoreRecovered(KeystoreRecovered { keystore: "hsm".into() }));
         let rejected = KeystoreRejected { keystore: "hsm".into(), key: Some(name(2)), reason: "no room".into() };
         self.keys(41, Event::KeystoreRejected(rejected));
+        let (keystore, reason) = ("hsm".to_owned(), "the session handle is invalid".to_owned());
+        self.keys(45, Event::KeystoreReopened(KeystoreReopened { keystore, sessions: 3, logins: 1, modules: 0, reason }));
         self.publish(50, 2);
         self.served(51);
         self.keys(60, Event::ClockStepped(ClockStepped { keyring_skew_ms: 30_000, difference_ms: -40_000 }));
@@ -136,11 +141,19 @@ impl Tale {
         self.keys(95, Event::ClockConfirmed(ClockConfirmed { difference_ms: 31_000, reason: "the time service was wrong before".into() }));
         let denied = AdminDenied { verb: "compromise".into(), resource: "access".into(), code: "denied".into() };
         self.keys(100, Event::AdminDenied(denied));
+        self.drifted(110, "extractable is true, was false");
+        self.drifted(120, "extractable is true, was false; no public key is found");
         self.keys(200, Event::KeySuspended(KeySuspended { kid: kid(1), reason: "a doubt".into() }));
         if self.twist == Twist::SuspendedKeySigns {
             self.sign(210, 1);
         }
         self.keys(300, Event::KeyResumed(KeyResumed { kid: kid(1), reason: "no doubt".into() }));
+    }
+
+    /// It goes on signing: what becomes of it is for an operator to say.
+    fn drifted(&mut self, seconds: u64, found: &str) {
+        let drifted = KeyDrifted { keyring: "access".into(), kid: kid(1), found: found.into() };
+        self.keys(seconds, Event::KeyDrifted(drifted));
     }
 
     fn refusals(&mut self) {
@@ -157,6 +170,7 @@ impl Tale {
     }
 
     fn theft(&mut self) {
+        self.keys(500, Event::KeyConforms(KeyConforms { keyring: "access".into(), kid: kid(1) }));
         let (since, next_rotation) = (at(1_000), Some(at(THEFT + 30 * DAY)));
         let stolen = KeyCompromised { kid: kid(1), since, to: Some(kid(2)), reason: "stolen".into(), next_rotation, timing: 6 };
         self.keys(THEFT, Event::KeyCompromised(stolen));

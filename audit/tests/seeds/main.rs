@@ -23,6 +23,15 @@ use claviger_audit::proof::{ConsistencyProof, ForkProof, InclusionProof};
 use claviger_audit::record::Record;
 use claviger_audit::trust::Policy;
 
+/// The golden pair.
+const VALID: [&str; 5] = [
+    "valid/log/keys/00000000000000000000.jsonl",
+    "valid/log/uses/00000000000000000000.jsonl",
+    "valid/log/uses/00000000000000000005.jsonl",
+    "valid/log/keys/checkpoint",
+    "valid/log/uses/checkpoint",
+];
+
 fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -53,9 +62,10 @@ fn seeds() -> Seeds {
 
 /// One record of each event, and JSON that is none.
 fn records(seeds: &mut Seeds) {
-    let files = ["keys/00000000000000000000.jsonl", "uses/00000000000000000000.jsonl", "uses/00000000000000000005.jsonl"];
-    for file in files {
-        for line in golden(&format!("valid/log/{file}")).split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    let eventful = ["eventful/log/keys/00000000000000000000.jsonl", "eventful/log/uses/00000000000000000000.jsonl"];
+    let valid = VALID.iter().filter(|file| file.strip_suffix(".jsonl").is_some());
+    for file in eventful.iter().chain(valid) {
+        for line in golden(file).split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let record = Record::parse(line).unwrap();
             seeds.insert(format!("record/{}.{}", record.log.name(), record.event.name()), line.to_vec());
         }
@@ -108,14 +118,7 @@ fn proof_files(seeds: &mut Seeds) {
 
 /// Each file of the golden pair in its own place, under each way to pin; the longest file once.
 fn logs(seeds: &mut Seeds) {
-    let files = [
-        "valid/log/keys/00000000000000000000.jsonl",
-        "valid/log/uses/00000000000000000000.jsonl",
-        "valid/log/uses/00000000000000000005.jsonl",
-        "valid/log/keys/checkpoint",
-        "valid/log/uses/checkpoint",
-    ];
-    for (place, file) in (0_u8..).zip(files) {
+    for (place, file) in (0_u8..).zip(VALID) {
         for pin in (0..3).skip(if place == 0 { 2 } else { 0 }) {
             let bytes = [[place + 5 * pin].as_slice(), &golden(file)].concat();
             seeds.insert(format!("log/{place}-{pin}"), bytes);
