@@ -25,17 +25,27 @@ const MODULES: [&str; 4] = [
     "/usr/lib64/softhsm/libsofthsm2.so",
 ];
 
+/// Set in the child alone: the module to use, where it is not SoftHSM itself.
+pub(crate) const MODULE: &str = "CLAVIGER_TEST_MODULE";
+
 /// A folder with tokens, their PIN and a state folder.
 pub(crate) struct SoftHsm {
     root: PathBuf,
+    module: PathBuf,
 }
 
 /// Runs `body` in a child process that sees a fresh, empty token folder. `test` is the full name of the calling test.
 pub(crate) fn in_child(test: &str, body: impl FnOnce(&SoftHsm)) {
+    in_child_with(test, |_| Vec::new(), body);
+}
+
+/// The same, with further variables for the child: the parent makes them when it has made the root folder, whose path it gives.
+pub(crate) fn in_child_with(test: &str, variables: impl FnOnce(&Path) -> Vec<(&'static str, PathBuf)>, body: impl FnOnce(&SoftHsm)) {
     #[expect(clippy::disallowed_methods, reason = "the parent hands the child its folder this way, and SoftHSM takes it no other way")]
     if let Some(configuration) = std::env::var_os("CLAVIGER_TEST_CHILD").and(std::env::var_os(CONFIGURATION)) {
         let root = Path::new(&configuration).parent().expect("the configuration lies in the root folder").to_owned();
-        return body(&SoftHsm { root });
+        let module = std::env::var_os(MODULE).map_or_else(softhsm, PathBuf::from);
+        return body(&SoftHsm { root, module });
     }
     let root = tempfile::tempdir().expect("a temporary folder");
     for folder in ["tokens", "state"] {
@@ -48,6 +58,7 @@ pub(crate) fn in_child(test: &str, body: impl FnOnce(&SoftHsm)) {
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env("CLAVIGER_TEST_CHILD", "1")
         .env(CONFIGURATION, &configuration)
+        .envs(variables(root.path()))
         .output()
         .expect("the test binary runs again");
     let output = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
@@ -88,9 +99,8 @@ impl SoftHsm {
         let _ = fs::remove_file(&path);
         fs::write(&path, format!("{pin}\n")).expect("a new file");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).expect("our own file");
-        let module = MODULES.iter().map(PathBuf::from).find(|path| path.exists()).expect("SoftHSM is installed");
         Pkcs11Settings {
-            module,
+            module: self.module.clone(),
             token: token.parse().expect("a token's name"),
             workers: DEFAULT_WORKERS,
             pin: SecretFile::new(path, None),
@@ -105,10 +115,20 @@ impl SoftHsm {
         Pkcs11Keystore::open(self.settings(token, PIN), clock)
     }
 
+    /// The module that [`Self::settings`] name.
+    pub(crate) fn module(&self) -> &Path {
+        &self.module
+    }
+
     /// The state folder of the keystores.
     pub(crate) fn state(&self) -> PathBuf {
         self.root.join("state")
     }
+}
+
+/// SoftHSM's own module.
+pub(crate) fn softhsm() -> PathBuf {
+    MODULES.iter().map(PathBuf::from).find(|path| path.exists()).expect("SoftHSM is installed")
 }
 
 fn util(arguments: &[&str]) {

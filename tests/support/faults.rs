@@ -1,0 +1,126 @@
+//! The fault-injecting module between a client and SoftHSM, and its control socket.
+//!
+//! In scope: building it, a child process that loads it, and asking it. Out of scope: what it can do (`tests/fault-module/README.md`).
+
+use std::cell::RefCell;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::softhsm::{MODULE, SoftHsm, in_child_with, softhsm};
+
+const TARGET: &str = "PKCS11_FAULT_TARGET";
+const SOCKET: &str = "PKCS11_FAULT_SOCKET";
+
+/// The built module.
+pub(crate) struct FaultModule {
+    path: PathBuf,
+}
+
+impl FaultModule {
+    /// Builds the module beside this test, in its profile. What is built already is only looked at.
+    pub(crate) fn build() -> Self {
+        let test = std::env::current_exe().expect("the test binary");
+        // <target>/<profile>/deps/<test>
+        let [profile, target] = [2, 3].map(|up| test.ancestors().nth(up).expect("cargo's folders").to_owned());
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--package", "pkcs11-fault-module", "--locked", "--quiet", "--target-dir"]).arg(&target);
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let name = format!("{}pkcs11_fault_module{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+        Self { path: profile.join(name) }
+    }
+
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What a process needs in its environment to use the module, with its control socket at `socket`.
+    pub(crate) fn environment(&self, socket: &Path) -> Vec<(&'static str, PathBuf)> {
+        vec![(TARGET, softhsm()), (SOCKET, socket.to_owned()), (MODULE, self.path.clone())]
+    }
+}
+
+/// Runs `body` in a child process whose tokens are behind the module. The control socket is there when the module is loaded.
+pub(crate) fn with_faults(test: &str, body: impl FnOnce(&SoftHsm, &Faults)) {
+    let variables = |root: &Path| FaultModule::build().environment(&root.join("control"));
+    in_child_with(test, variables, |hsm| {
+        let faults = Faults::at(&hsm.state().with_file_name("control"));
+        body(hsm, &faults);
+    });
+}
+
+/// A client of the control socket. Connects when it is used first, and stays connected.
+pub(crate) struct Faults {
+    socket: PathBuf,
+    connection: RefCell<Option<BufReader<UnixStream>>>,
+}
+
+impl Faults {
+    /// Of the module that listens there, or will.
+    pub(crate) fn at(socket: &Path) -> Self {
+        Self { socket: socket.to_owned(), connection: RefCell::new(None) }
+    }
+
+    /// Another client of the same module, for another thread.
+    pub(crate) fn again(&self) -> Self {
+        Self::at(&self.socket)
+    }
+
+    /// Says one line, and gives the answer.
+    pub(crate) fn say(&self, line: &str) -> Value {
+        let mut connection = self.connection.borrow_mut();
+        let connect = || BufReader::new(UnixStream::connect(&self.socket).expect("the module listens once it is loaded"));
+        let connection = connection.get_or_insert_with(connect);
+        writeln!(connection.get_mut(), "{line}").expect("the module reads");
+        let mut answer = String::new();
+        connection.read_line(&mut answer).expect("the module answers");
+        serde_json::from_str(&answer).expect("an answer is JSON")
+    }
+
+    /// Gives a command that must be carried out, and gives the answer.
+    pub(crate) fn tell(&self, command: Value) -> Value {
+        let answer = self.say(&command.to_string());
+        assert_eq!(answer["ok"], true, "{command}: {answer}");
+        answer
+    }
+
+    /// Puts a rule in force, and gives its number.
+    pub(crate) fn rule(&self, command: Value) -> u64 {
+        self.tell(command)["rule"].as_u64().expect("a rule's number")
+    }
+
+    /// Has `function` answer `code`, as `when` says (`{}`: always).
+    pub(crate) fn fail(&self, function: &str, code: &str, when: Value) -> u64 {
+        self.rule(json!({ "do": "fail", "function": function, "code": code, "when": when }))
+    }
+
+    /// Everything that the module tells of itself.
+    pub(crate) fn status(&self) -> Value {
+        self.tell(json!({ "do": "status" }))
+    }
+
+    /// How often a function was called, without calls that only ask for a length.
+    pub(crate) fn calls(&self, function: &str) -> u64 {
+        self.status()["calls"][function].as_u64().unwrap_or(0)
+    }
+
+    /// How often a rule acted.
+    pub(crate) fn fired(&self, rule: u64) -> u64 {
+        let status = self.status();
+        let rules = status["rules"].as_array().expect("a list of rules");
+        rules.iter().find(|known| known["rule"] == rule).and_then(|known| known["fired"].as_u64()).expect("a rule in force")
+    }
+
+    /// Back to plain forwarding.
+    pub(crate) fn reset(&self) {
+        self.tell(json!({ "do": "reset" }));
+    }
+}
