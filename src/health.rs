@@ -65,8 +65,8 @@ pub struct Health {
 
 impl Health {
     /// Every keystore counts as answering until it does not.
-    pub fn new(keys: KeyLog, clock: Arc<dyn Clock>, wake: Arc<Notify>) -> Self {
-        let recoveries = Recoveries::new(keys.clone(), clock.clone());
+    pub fn new(keys: KeyLog, node: &str, clock: Arc<dyn Clock>, wake: Arc<Notify>) -> Self {
+        let recoveries = Recoveries::new(keys.clone(), node.to_owned(), clock.clone());
         Self { keys, recoveries, absences: Absences::default(), orphans: Mutex::default(), clock, wake }
     }
 

@@ -252,7 +252,11 @@ impl Metrics {
             "Sessions, logins and modules that were lost and opened again, since the start",
             self.keystore_reopened.clone(),
         );
-        registry.register("keystore_late_answers", "Answers of the keystore that came after their caller had left", self.keystore_late.clone());
+        registry.register(
+            "keystore_late_answers",
+            "Answers of the keystore that came after their caller had left",
+            self.keystore_late.clone(),
+        );
         let gauges = [
             ("keystore_queued_signatures", "Signatures that wait for a thread of the keystore", &self.keystore_queued),
             ("keystore_hung_calls", "Calls to the keystore that were given up and have not returned", &self.keystore_hung),

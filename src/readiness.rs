@@ -21,7 +21,7 @@ use crate::publisher::Publisher;
 use crate::refusal::{Code, Refusal};
 use crate::rotation::risk::{self, Facts, Risk};
 use crate::rotation::timeline::{self, Entry};
-use crate::signer::Signer;
+use crate::signer::{Keystores, Signer};
 
 /// Both logs, in the order of [`Readiness::checkpoints`].
 const LOGS: [&str; 2] = ["keys", "uses"];

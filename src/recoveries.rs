@@ -21,6 +21,7 @@ const BETWEEN_RESTARTS: Duration = Duration::from_mins(10);
 /// Compares what each keystore says of itself with what the log was told. One per daemon.
 pub struct Recoveries {
     keys: KeyLog,
+    node: String,
     clock: Arc<dyn Clock>,
     told: Mutex<Told>,
 }
@@ -34,8 +35,8 @@ struct Told {
 
 impl Recoveries {
     /// Nothing was told yet.
-    pub fn new(keys: KeyLog, clock: Arc<dyn Clock>) -> Self {
-        Self { keys, clock, told: Mutex::default() }
+    pub fn new(keys: KeyLog, node: String, clock: Arc<dyn Clock>) -> Self {
+        Self { keys, node, clock, told: Mutex::default() }
     }
 
     /// Records what is new in a keystore's condition.
@@ -49,7 +50,7 @@ impl Recoveries {
         if condition.wedged && self.told().restart.is_none() {
             let now = self.clock.wall();
             // Read before this one is recorded: the last process may have ended for the same reason a moment ago.
-            let last = self.keys.snapshot().keyrings.last_wedged().map(|(_, time)| time);
+            let last = self.keys.snapshot().keyrings.last_wedged(&self.node).map(|wedged| wedged.time);
             let restart = last.map_or(now, |last| now.max(last + BETWEEN_RESTARTS));
             tracing::error!(keystore, hung = condition.hung, %restart, "calls to a keystore hang; only a restart can use it again");
             self.keys.record(Event::KeystoreWedged(KeystoreWedged { keystore: keystore.to_owned(), hung: condition.hung.max(1) })).await?;

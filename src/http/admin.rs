@@ -206,11 +206,13 @@ async fn reload(State(app): State<App>, request: Request) -> Response<Body> {
 async fn status(State(app): State<App>, request: Request) -> Response<Body> {
     identified(app, request, LARGEST_BODY, async |app: App, _: Exchange| {
         let health = &app.readiness.health;
-        let keystores = app
-            .readiness
-            .keystores
-            .iter()
-            .map(|name| json!({ "keystore": name, "answers": health.is_up(name), "orphans": health.orphans(name) }));
+        let keystores = app.readiness.keystores.iter().map(|(name, port)| {
+            let condition = port.condition();
+            json!({
+                "keystore": name, "answers": health.is_up(name), "orphans": health.orphans(name),
+                "hung": condition.hung, "wedged": condition.wedged,
+            })
+        });
         let keyrings = app.readiness.keyrings().into_iter().map(|name| match app.readiness.signing(&app.signer, &name) {
             Ok(()) => json!({ "keyring": name, "ready": true }),
             Err(refusal) => json!({ "keyring": name, "ready": false, "code": refusal.code.name(), "detail": refusal.detail }),

@@ -10,6 +10,8 @@
 pub(crate) mod check;
 pub(crate) mod client;
 pub(crate) mod daemon;
+#[path = "../support/faults.rs"]
+pub(crate) mod faults;
 pub(crate) mod place;
 pub(crate) mod receipts;
 pub(crate) mod setup;
