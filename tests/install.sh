@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks: system packages, pinned verifiers (PyJWT, panva/jose), a Go toolchain and the judges
-# of the audit log that are built with it, promtool for the alert rules, cargo-deny.
+# of the audit log that are built with it, promtool for the alert rules, the soft token Kryoptic, cargo-deny.
 #
 # Needs a Rust toolchain and, where a system package is missing, apt-get and the right to use it (root or sudo). Everything else goes under
 # target/test-tools and tests/verifiers/node_modules. May be repeated: what is there is left alone. Exits 69 if something cannot be had.
@@ -16,6 +16,7 @@ readonly root
 readonly tools=$root/target/test-tools
 readonly verifiers=$root/tests/verifiers
 readonly judges=$root/tests/judges
+readonly kryoptic=$root/tests/kryoptic
 
 main() {
   system_packages
@@ -25,6 +26,7 @@ main() {
   go_toolchain
   go_judges
   rule_checker
+  second_module
   dependency_checker
 }
 
@@ -51,6 +53,11 @@ system_packages() {
   { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || missing+=(python3 python3-venv)
   have node || missing+=(nodejs)
   have npm || missing+=(npm)
+  # Kryoptic is linked with these two, and reads their headers through libclang.
+  have pkg-config || missing+=(pkg-config)
+  has_header openssl/evp.h || missing+=(libssl-dev)
+  has_header sqlite3.h || missing+=(libsqlite3-dev)
+  have clang || missing+=(clang)
   if [ ${#missing[@]} -eq 0 ]; then return; fi
 
   have apt-get || die "missing here: ${missing[*]} (Debian's names); install them, then run this again"
@@ -67,6 +74,8 @@ system_packages() {
 # aws-lc is the one part of the daemon that is not Rust: it needs a C compiler and the C library's headers, and neither make nor cmake. The
 # runtime of the fuzz targets needs a C++ compiler.
 compiles() { have cc && printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | cc -x c -o /dev/null - 2>/dev/null; }
+
+has_header() { have cc && printf '#include <%s>\n' "$1" | cc -E -x c -o /dev/null - 2>/dev/null; }
 
 rust_components() {
   have cargo || die "no cargo here: install a Rust toolchain (1.95 or later)"
@@ -161,6 +170,20 @@ rule_checker() {
   chmod +x "$tools/bin/promtool"
   rm -rf "$folder"
   "$tools/bin/promtool" --version >/dev/null 2>&1 || die "promtool of the package prometheus does not run here"
+}
+
+# The soft token Kryoptic, as tests/kryoptic pins it: a second PKCS#11 module beside SoftHSM. What it is compiled from is not kept.
+second_module() {
+  local module=$tools/lib/libkryoptic_pkcs11.so stamp=$tools/kryoptic.sum build=$tools/kryoptic sum
+  sum=$(cd "$kryoptic" && sha256sum Cargo.toml Cargo.lock)
+  if [ -f "$module" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ]; then return; fi
+  say "building the soft token Kryoptic (a minute, once)"
+  quietly env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo build --locked --manifest-path "$kryoptic/Cargo.toml" --package kryoptic --target-dir "$build" ||
+    die "cargo build of Kryoptic failed"
+  mkdir -p "$tools/lib"
+  cp "$build/debug/libkryoptic_pkcs11.so" "$module"
+  rm -rf "$build"
+  printf '%s\n' "$sum" >"$stamp"
 }
 
 dependency_checker() {

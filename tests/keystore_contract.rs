@@ -8,13 +8,41 @@ use claviger::keystore::pkcs11::{Pkcs11Keystore, Pkcs11Settings, TokenState};
 use claviger::keystore::{Keystore, KeystoreError, Locator, Terms};
 use claviger_audit::Algorithm;
 use claviger_audit::names::KeyName;
-use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use crate::support::contract::{Contract, input};
-use crate::support::softhsm::{PIN, in_child};
+use crate::support::raw::id_of;
+use crate::support::tokens::{PIN, Tokens};
+use crate::support::{kryoptic, softhsm};
 
 mod support;
+
+/// Runs each of these checks as a test on each module.
+macro_rules! on_each_module {
+    ($($check:ident)*) => {
+        mod on_softhsm {
+            $(#[test] fn $check() { super::softhsm::in_child(concat!("on_softhsm::", stringify!($check)), |tokens| super::$check(tokens)) })*
+        }
+        mod on_kryoptic {
+            $(#[test] fn $check() { super::kryoptic::in_child(concat!("on_kryoptic::", stringify!($check)), |tokens| super::$check(tokens)) })*
+        }
+    };
+}
+
+on_each_module! {
+    the_contract_is_kept
+    keys_survive_a_new_keystore
+    a_key_of_another_kind_is_not_adopted
+    an_imported_key_is_neither_adopted_nor_destroyed
+    a_wrong_pin_is_tried_once_over_restarts
+    a_new_pin_is_taken_up_without_a_restart
+    a_missing_token_is_told_quickly_and_found_when_it_comes
+    two_tokens_of_one_module_do_not_disturb_each_other
+    two_keystores_on_one_token_share_its_login
+    a_token_that_was_away_signs_with_the_right_key_again
+    a_public_half_that_an_interrupted_call_left_is_made_anew
+    a_public_key_of_another_name_is_left_alone
+}
 
 /// What is meant to be quick must be over by then, even on a loaded machine; far less than any deadline that is given.
 const QUICK: Duration = Duration::from_secs(10);
@@ -52,265 +80,208 @@ async fn healthy(keystore: &dyn Keystore) {
     assert!(outcome.is_ok(), "still {last:?}");
 }
 
-#[test]
-fn softhsm_keeps_the_contract() {
-    in_child("softhsm_keeps_the_contract", |hsm| {
-        hsm.token("contract");
-        let clock = clock();
-        let keystore = Arc::new(hsm.open("contract", clock.clone()));
-        runtime().block_on(Contract { keystore, clock }.check_all());
-        assert_eq!(std::fs::read_dir(hsm.state()).expect("the state folder").count(), 0, "no PIN marker is left after a good login");
+fn the_contract_is_kept(tokens: &Tokens) {
+    tokens.token("contract");
+    let clock = clock();
+    assert_eq!(tokens.lacks("contract"), tokens.module.lacks, "what the module lacks is known, and nothing else is left out");
+    let keystore = Arc::new(tokens.open("contract", clock.clone()));
+    runtime().block_on(Contract { keystore, clock }.check_all(tokens.module.lacks));
+    assert_eq!(std::fs::read_dir(tokens.state()).expect("the state folder").count(), 0, "no PIN marker is left after a good login");
+}
+
+fn keys_survive_a_new_keystore(tokens: &Tokens) {
+    tokens.token("kept");
+    let (clock, runtime) = (clock(), runtime());
+    let first = Contract { keystore: Arc::new(tokens.open("kept", clock.clone())), clock: clock.clone() };
+    let made = runtime.block_on(first.keystore.create(&name(1), Algorithm::ES384)).expect("made");
+    drop(first);
+    let second = Contract { keystore: Arc::new(tokens.open("kept", clock.clone())), clock };
+    runtime.block_on(second.sign_and_verify(&made, Algorithm::ES384, b"before it was found"));
+    let again = runtime.block_on(second.keystore.create(&name(1), Algorithm::ES384)).expect("found");
+    assert_eq!((again.public, again.locator), (made.public, made.locator));
+}
+
+fn a_key_of_another_kind_is_not_adopted(tokens: &Tokens) {
+    tokens.token("kinds");
+    let clock = clock();
+    let contract = Contract { keystore: Arc::new(tokens.open("kinds", clock.clone())), clock };
+    runtime().block_on(async {
+        let made = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
+        let outcome = contract.keystore.create(&name(1), Algorithm::RS256).await;
+        assert!(matches!(&outcome, Err(KeystoreError::Rejected(reason)) if reason.contains("kind")), "{outcome:?}");
+        contract.sign_and_verify(&made, Algorithm::ES256, b"the key is still there").await;
     });
 }
 
-#[test]
-fn keys_survive_a_new_keystore() {
-    in_child("keys_survive_a_new_keystore", |hsm| {
-        hsm.token("kept");
-        let (clock, runtime) = (clock(), runtime());
-        let first = Contract { keystore: Arc::new(hsm.open("kept", clock.clone())), clock: clock.clone() };
-        let made = runtime.block_on(first.keystore.create(&name(1), Algorithm::ES384)).expect("made");
-        drop(first);
-        let second = Contract { keystore: Arc::new(hsm.open("kept", clock.clone())), clock };
-        runtime.block_on(second.sign_and_verify(&made, Algorithm::ES384, b"before it was found"));
-        let again = runtime.block_on(second.keystore.create(&name(1), Algorithm::ES384)).expect("found");
-        assert_eq!((again.public, again.locator), (made.public, made.locator));
-    });
-}
-
-#[test]
-fn a_key_of_another_kind_is_not_adopted() {
-    in_child("a_key_of_another_kind_is_not_adopted", |hsm| {
-        hsm.token("kinds");
-        let clock = clock();
-        let contract = Contract { keystore: Arc::new(hsm.open("kinds", clock.clone())), clock };
-        runtime().block_on(async {
-            let made = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
-            let outcome = contract.keystore.create(&name(1), Algorithm::EdDSA).await;
-            assert!(matches!(&outcome, Err(KeystoreError::Rejected(reason)) if reason.contains("kind")), "{outcome:?}");
-            contract.sign_and_verify(&made, Algorithm::ES256, b"the key is still there").await;
-        });
-    });
-}
-
-#[test]
-fn an_imported_key_is_neither_adopted_nor_destroyed() {
-    in_child("an_imported_key_is_neither_adopted_nor_destroyed", |hsm| {
-        hsm.token("foreign");
-        let id = Sha256::digest(name(1).as_str())[..20].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key pair");
-        hsm.import("foreign", &pair.serialize_pem(), name(1).as_str(), &id);
-        let keystore = hsm.open("foreign", clock());
-        runtime().block_on(async {
-            for _ in 0..2 {
-                let outcome = keystore.create(&name(1), Algorithm::ES256).await;
-                let Err(KeystoreError::Rejected(reason)) = outcome else { panic!("{outcome:?}") };
-                for part in ["local is false", "always-sensitive is false", "never-extractable is false"] {
-                    assert!(reason.contains(part), "{reason}");
-                }
-                assert!(!reason.contains("destroyed"), "{reason}");
+fn an_imported_key_is_neither_adopted_nor_destroyed(tokens: &Tokens) {
+    tokens.token("foreign");
+    let id = id_of(name(1).as_str());
+    tokens.import_pair("foreign", name(1).as_str(), &id);
+    let keystore = tokens.open("foreign", clock());
+    runtime().block_on(async {
+        for _ in 0..2 {
+            let outcome = keystore.create(&name(1), Algorithm::ES256).await;
+            let Err(KeystoreError::Rejected(reason)) = outcome else { panic!("{outcome:?}") };
+            for part in ["local is false", "always-sensitive is false", "never-extractable is false"] {
+                assert!(reason.contains(part), "{reason}");
             }
-            let listed = keystore.inventory(name(1).installation()).await.expect("listed");
-            assert_eq!(listed, [(name(1), Locator::new(id))]);
-        });
+            assert!(!reason.contains("destroyed"), "{reason}");
+        }
+        let listed = keystore.inventory(name(1).installation()).await.expect("listed");
+        let locator = id.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        assert_eq!(listed, [(name(1), Locator::new(locator))]);
     });
 }
 
-#[test]
-fn a_wrong_pin_is_tried_once_over_restarts() {
-    in_child("a_wrong_pin_is_tried_once_over_restarts", |hsm| {
-        hsm.token("locked");
-        let (clock, runtime) = (clock(), runtime());
-        let open = |settings: Pkcs11Settings| Pkcs11Keystore::open(settings, clock.clone());
-        let refused = |keystore: &Pkcs11Keystore| match runtime.block_on(settled(keystore)) {
-            Err(KeystoreError::Rejected(reason)) => reason,
-            other => panic!("{other:?}"),
-        };
-        let first = open(hsm.settings("locked", "1234-wrong"));
-        let reason = refused(&first);
-        assert!(reason.contains("PinIncorrect") || reason.contains("refused before"), "{reason}");
-        assert!(!reason.contains("1234"), "{reason}");
-        drop(first);
-        let marker = sole_file(&hsm.state());
-        let written = std::fs::read(&marker).expect("the marker");
-
-        // The marker has fresh random bytes at each try, so an unchanged marker means that nothing was tried.
-        let second = open(hsm.settings("locked", "1234-wrong"));
-        assert!(refused(&second).contains("refused before"));
-        let outcome = runtime.block_on(second.create(&name(1), Algorithm::ES256));
-        assert!(matches!(outcome, Err(KeystoreError::Rejected(_))), "{outcome:?}");
-        assert_eq!(std::fs::read(&marker).expect("the marker"), written, "no second try");
-        drop(second);
-
-        let third = open(hsm.settings("locked", PIN));
-        runtime.block_on(third.create(&name(1), Algorithm::ES256)).expect("the right PIN is a new one");
-        assert!(!marker.exists());
-    });
-}
-
-#[test]
-fn a_new_pin_is_taken_up_without_a_restart() {
-    in_child("a_new_pin_is_taken_up_without_a_restart", |hsm| {
-        hsm.token("healed");
-        let keystore = Pkcs11Keystore::open(hsm.settings("healed", "1234-wrong"), clock());
-        runtime().block_on(async {
-            assert!(matches!(settled(&keystore).await, Err(KeystoreError::Rejected(_))));
-            hsm.settings("healed", PIN);
-            healthy(&keystore).await;
-        });
-        assert_eq!(keystore.state().token, TokenState::Ready);
-    });
-}
-
-#[test]
-fn a_missing_token_is_told_quickly_and_found_when_it_comes() {
-    in_child("a_missing_token_is_told_quickly_and_found_when_it_comes", |hsm| {
-        // Made out of sight: SoftHSM can take a half-made token for a whole one with another PIN.
-        hsm.token("awaited");
-        hsm.hide_tokens(true);
-        hsm.token("other");
-        let clock = clock();
-        let keystore = hsm.open("awaited", clock.clone());
-        runtime().block_on(async {
-            let deadline = clock.monotonic().plus(QUICK * 6);
-            let locator = Locator::new("ab".repeat(20));
-            let signing = keystore.sign(&locator, Algorithm::ES256, input(Algorithm::ES256, b"x"), Terms::own(deadline));
-            match timeout(QUICK, signing).await.expect("an answer soon") {
-                Err(KeystoreError::Unavailable { reason, after }) => {
-                    assert!(reason.contains("awaited") && reason.contains("other"), "{reason}");
-                    assert!(after <= Duration::from_secs(1), "{after:?}");
-                }
-                other => panic!("{other:?}"),
-            }
-            hsm.hide_tokens(false);
-            healthy(&keystore).await;
-        });
-    });
-}
-
-#[test]
-fn two_tokens_of_one_module_do_not_disturb_each_other() {
-    in_child("two_tokens_of_one_module_do_not_disturb_each_other", |hsm| {
-        hsm.token("left");
-        hsm.token("right");
-        let clock = clock();
-        let open = |label: &str| Arc::new(hsm.open(label, clock.clone()));
-        let contract = |keystore: &Arc<Pkcs11Keystore>| Contract { keystore: keystore.clone(), clock: clock.clone() };
-        runtime().block_on(async {
-            let (left, right) = (open("left"), open("right"));
-            let in_left = left.create(&name(1), Algorithm::ES256).await.expect("made");
-            let in_right = right.create(&name(1), Algorithm::ES256).await.expect("made");
-            assert_ne!(in_left.public, in_right.public);
-            // A third keystore, whose token is away, must not have the module initialised again under the other two.
-            let absent = open("absent");
-            timeout(QUICK, async {
-                let (mut attempts, mut last) = (0, Duration::ZERO);
-                while attempts < 4 {
-                    let Err(KeystoreError::Unavailable { after, .. }) = absent.health().await else { panic!("the token is not there") };
-                    // The time that is left runs down, and jumps up when another attempt has failed.
-                    attempts += u32::from(after > last);
-                    last = after;
-                    contract(&left).sign_and_verify(&in_left, Algorithm::ES256, b"left").await;
-                    contract(&right).sign_and_verify(&in_right, Algorithm::ES256, b"right").await;
-                }
-            })
-            .await
-            .expect("attempts follow each other");
-            assert_eq!((left.state().openings, right.state().openings), (1, 1));
-        });
-    });
-}
-
-#[test]
-fn two_keystores_on_one_token_share_its_login() {
-    in_child("two_keystores_on_one_token_share_its_login", |hsm| {
-        hsm.token("shared");
-        let clock = clock();
-        let open = || Contract { keystore: Arc::new(hsm.open("shared", clock.clone())), clock: clock.clone() };
-        runtime().block_on(async {
-            let (first, second) = (open(), open());
-            let made = first.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
-            second.sign_and_verify(&made, Algorithm::ES256, b"by both").await;
-            drop(first);
-            second.sign_and_verify(&made, Algorithm::ES256, b"by the one that is left").await;
-            second.keystore.destroy(&made.locator).await.expect("destroyed");
-        });
-        assert_eq!(std::fs::read_dir(hsm.state()).expect("the state folder").count(), 0, "no PIN marker is left");
-    });
-}
-
-#[test]
-fn a_token_that_was_away_signs_with_the_right_key_again() {
-    in_child("a_token_that_was_away_signs_with_the_right_key_again", |hsm| {
-        hsm.token("wanderer");
-        let clock = clock();
-        let contract = Contract { keystore: Arc::new(hsm.open("wanderer", clock.clone())), clock };
-        runtime().block_on(async {
-            let first = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
-            let second = contract.keystore.create(&name(2), Algorithm::ES256).await.expect("made");
-            contract.sign_and_verify(&first, Algorithm::ES256, b"before").await;
-            hsm.hide_tokens(true);
-            let outcome = contract.keystore.create(&name(3), Algorithm::ES256).await;
-            assert!(outcome.is_err(), "{outcome:?}");
-            hsm.hide_tokens(false);
-            healthy(&*contract.keystore).await;
-            contract.sign_and_verify(&second, Algorithm::ES256, b"after").await;
-            contract.sign_and_verify(&first, Algorithm::ES256, b"after").await;
-        });
-    });
-}
-
-#[test]
-fn a_public_half_that_an_interrupted_call_left_is_made_anew() {
-    in_child("a_public_half_that_an_interrupted_call_left_is_made_anew", |hsm| {
-        hsm.token("interrupted");
-        let clock = clock();
-        let contract = Contract { keystore: Arc::new(hsm.open("interrupted", clock.clone())), clock };
-        runtime().block_on(async {
-            let half = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
-            hsm.hide_tokens(true);
-            let outcome = contract.keystore.create(&name(2), Algorithm::ES256).await;
-            assert!(outcome.is_err(), "{outcome:?}");
-            remove_private_half(&hsm.state().with_file_name("unseen"));
-            hsm.hide_tokens(false);
-            healthy(&*contract.keystore).await;
-            let whole = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made anew");
-            assert_ne!(whole.public, half.public);
-            contract.sign_and_verify(&whole, Algorithm::ES256, b"a whole pair").await;
-        });
-    });
-}
-
-#[test]
-fn a_public_key_of_another_name_is_left_alone() {
-    in_child("a_public_key_of_another_name_is_left_alone", |hsm| {
-        hsm.token("strange");
-        let id = Sha256::digest(name(1).as_str())[..20].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key pair");
-        hsm.import("strange", &pair.serialize_pem(), "somebody else's", &id);
-        remove_private_half(&hsm.state().with_file_name("tokens"));
-        let keystore = hsm.open("strange", clock());
-        runtime().block_on(async {
-            for _ in 0..2 {
-                let outcome = keystore.create(&name(1), Algorithm::ES256).await;
-                assert!(matches!(&outcome, Err(KeystoreError::Rejected(reason)) if reason.contains("strange public key")), "{outcome:?}");
-            }
-        });
-    });
-}
-
-/// Removes the only private key of the only token below `tokens`, as if the call that made it had not come so far.
-fn remove_private_half(tokens: &std::path::Path) {
-    // In SoftHSM's files an attribute is its type, the kind of its value and the value: CKA_CLASS (0), a number (2), CKO_PRIVATE_KEY (3).
-    let private = [0_u64, 2, 3].map(u64::to_be_bytes).concat();
-    let files = std::fs::read_dir(sole_file(tokens)).expect("the token's folder").map(|entry| entry.expect("an entry").path());
-    let is_private = |path: &std::path::PathBuf| {
-        let bytes = std::fs::read(path).expect("a readable file");
-        bytes.windows(private.len()).any(|window| window == private)
+fn a_wrong_pin_is_tried_once_over_restarts(tokens: &Tokens) {
+    tokens.token("locked");
+    let (clock, runtime) = (clock(), runtime());
+    let open = |settings: Pkcs11Settings| Pkcs11Keystore::open(settings, clock.clone());
+    let refused = |keystore: &Pkcs11Keystore| match runtime.block_on(settled(keystore)) {
+        Err(KeystoreError::Rejected(reason)) => reason,
+        other => panic!("{other:?}"),
     };
-    let found = files.filter(is_private).collect::<Vec<_>>();
-    let [file] = found.as_slice() else { panic!("{found:?}") };
-    std::fs::remove_file(file).expect("our own file");
+    let first = open(tokens.settings("locked", "1234-wrong"));
+    let reason = refused(&first);
+    assert!(reason.contains("PinIncorrect") || reason.contains("refused before"), "{reason}");
+    assert!(!reason.contains("1234"), "{reason}");
+    drop(first);
+    let marker = sole_file(&tokens.state());
+    let written = std::fs::read(&marker).expect("the marker");
+
+    // The marker has fresh random bytes at each try, so an unchanged marker means that nothing was tried.
+    let second = open(tokens.settings("locked", "1234-wrong"));
+    assert!(refused(&second).contains("refused before"));
+    let outcome = runtime.block_on(second.create(&name(1), Algorithm::ES256));
+    assert!(matches!(outcome, Err(KeystoreError::Rejected(_))), "{outcome:?}");
+    assert_eq!(std::fs::read(&marker).expect("the marker"), written, "no second try");
+    drop(second);
+
+    let third = open(tokens.settings("locked", PIN));
+    runtime.block_on(third.create(&name(1), Algorithm::ES256)).expect("the right PIN is a new one");
+    assert!(!marker.exists());
+}
+
+fn a_new_pin_is_taken_up_without_a_restart(tokens: &Tokens) {
+    tokens.token("healed");
+    let keystore = Pkcs11Keystore::open(tokens.settings("healed", "1234-wrong"), clock());
+    runtime().block_on(async {
+        assert!(matches!(settled(&keystore).await, Err(KeystoreError::Rejected(_))));
+        tokens.settings("healed", PIN);
+        healthy(&keystore).await;
+    });
+    assert_eq!(keystore.state().token, TokenState::Ready);
+}
+
+fn a_missing_token_is_told_quickly_and_found_when_it_comes(tokens: &Tokens) {
+    // Made out of sight: SoftHSM can take a half-made token for a whole one with another PIN.
+    tokens.token("awaited");
+    tokens.hide_tokens(true);
+    tokens.token("other");
+    let clock = clock();
+    let keystore = tokens.open("awaited", clock.clone());
+    runtime().block_on(async {
+        let deadline = clock.monotonic().plus(QUICK * 6);
+        let locator = Locator::new("ab".repeat(20));
+        let signing = keystore.sign(&locator, Algorithm::ES256, input(Algorithm::ES256, b"x"), Terms::own(deadline));
+        match timeout(QUICK, signing).await.expect("an answer soon") {
+            Err(KeystoreError::Unavailable { reason, after }) => {
+                assert!(reason.contains("awaited") && reason.contains("other"), "{reason}");
+                assert!(after <= Duration::from_secs(1), "{after:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        tokens.hide_tokens(false);
+        healthy(&keystore).await;
+    });
+}
+
+fn two_tokens_of_one_module_do_not_disturb_each_other(tokens: &Tokens) {
+    tokens.token("left");
+    tokens.token("right");
+    let clock = clock();
+    let open = |label: &str| Arc::new(tokens.open(label, clock.clone()));
+    let contract = |keystore: &Arc<Pkcs11Keystore>| Contract { keystore: keystore.clone(), clock: clock.clone() };
+    runtime().block_on(async {
+        let (left, right) = (open("left"), open("right"));
+        let in_left = left.create(&name(1), Algorithm::ES256).await.expect("made");
+        let in_right = right.create(&name(1), Algorithm::ES256).await.expect("made");
+        assert_ne!(in_left.public, in_right.public);
+        // A third keystore, whose token is away, must not have the module initialised again under the other two.
+        let absent = open("absent");
+        timeout(QUICK, async {
+            let (mut attempts, mut last) = (0, Duration::ZERO);
+            while attempts < 4 {
+                let Err(KeystoreError::Unavailable { after, .. }) = absent.health().await else { panic!("the token is not there") };
+                // The time that is left runs down, and jumps up when another attempt has failed.
+                attempts += u32::from(after > last);
+                last = after;
+                contract(&left).sign_and_verify(&in_left, Algorithm::ES256, b"left").await;
+                contract(&right).sign_and_verify(&in_right, Algorithm::ES256, b"right").await;
+            }
+        })
+        .await
+        .expect("attempts follow each other");
+        assert_eq!((left.state().openings, right.state().openings), (1, 1));
+    });
+}
+
+fn two_keystores_on_one_token_share_its_login(tokens: &Tokens) {
+    tokens.token("shared");
+    let clock = clock();
+    let open = || Contract { keystore: Arc::new(tokens.open("shared", clock.clone())), clock: clock.clone() };
+    runtime().block_on(async {
+        let (first, second) = (open(), open());
+        let made = first.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
+        second.sign_and_verify(&made, Algorithm::ES256, b"by both").await;
+        drop(first);
+        second.sign_and_verify(&made, Algorithm::ES256, b"by the one that is left").await;
+        second.keystore.destroy(&made.locator).await.expect("destroyed");
+    });
+    assert_eq!(std::fs::read_dir(tokens.state()).expect("the state folder").count(), 0, "no PIN marker is left");
+}
+
+fn a_token_that_was_away_signs_with_the_right_key_again(tokens: &Tokens) {
+    tokens.token("wanderer");
+    let clock = clock();
+    let contract = Contract { keystore: Arc::new(tokens.open("wanderer", clock.clone())), clock };
+    runtime().block_on(async {
+        let first = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
+        let second = contract.keystore.create(&name(2), Algorithm::ES256).await.expect("made");
+        contract.sign_and_verify(&first, Algorithm::ES256, b"before").await;
+        tokens.hide_tokens(true);
+        let outcome = contract.keystore.create(&name(3), Algorithm::ES256).await;
+        assert!(outcome.is_err(), "{outcome:?}");
+        tokens.hide_tokens(false);
+        healthy(&*contract.keystore).await;
+        contract.sign_and_verify(&second, Algorithm::ES256, b"after").await;
+        contract.sign_and_verify(&first, Algorithm::ES256, b"after").await;
+    });
+}
+
+fn a_public_half_that_an_interrupted_call_left_is_made_anew(tokens: &Tokens) {
+    tokens.token("interrupted");
+    let clock = clock();
+    let contract = Contract { keystore: Arc::new(tokens.open("interrupted", clock.clone())), clock };
+    runtime().block_on(async {
+        let half = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
+        tokens.remove_private_half("interrupted", &id_of(name(1).as_str()));
+        let whole = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made anew");
+        assert_ne!(whole.public, half.public);
+        contract.sign_and_verify(&whole, Algorithm::ES256, b"a whole pair").await;
+    });
+}
+
+fn a_public_key_of_another_name_is_left_alone(tokens: &Tokens) {
+    tokens.token("strange");
+    tokens.import_public_half("strange", "somebody else's", &id_of(name(1).as_str()));
+    let keystore = tokens.open("strange", clock());
+    runtime().block_on(async {
+        for _ in 0..2 {
+            let outcome = keystore.create(&name(1), Algorithm::ES256).await;
+            assert!(matches!(&outcome, Err(KeystoreError::Rejected(reason)) if reason.contains("strange public key")), "{outcome:?}");
+        }
+    });
 }
 
 fn sole_file(folder: &std::path::Path) -> std::path::PathBuf {

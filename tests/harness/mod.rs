@@ -17,6 +17,8 @@ pub(crate) mod receipts;
 pub(crate) mod setup;
 #[path = "../support/softhsm.rs"]
 pub(crate) mod softhsm;
+#[path = "../support/tokens.rs"]
+pub(crate) mod tokens;
 pub(crate) mod verifiers;
 pub(crate) mod wait;
 pub(crate) mod witness;

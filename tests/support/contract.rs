@@ -27,11 +27,16 @@ pub(crate) struct Contract {
 }
 
 impl Contract {
-    /// Runs every check. The keystore is empty before, and holds no key of the installations used here after.
-    pub(crate) async fn check_all(&self) {
+    /// Runs every check, on a keystore whose device has no way to serve the algorithms in `lacks`. The keystore is empty before, and holds no
+    /// key of the installations used here after.
+    pub(crate) async fn check_all(&self, lacks: &[Algorithm]) {
         self.keystore.health().await.expect("a usable keystore");
         for (number, algorithm) in (1..).zip(Algorithm::ALL) {
-            self.check_algorithm(number, algorithm).await;
+            if lacks.contains(&algorithm) {
+                self.check_lack(number, algorithm).await;
+            } else {
+                self.check_algorithm(number, algorithm).await;
+            }
         }
         self.check_many_callers().await;
         self.check_inventory().await;
@@ -61,6 +66,14 @@ impl Contract {
         let fresh = self.keystore.create(&name, algorithm).await.expect("made anew");
         assert_ne!(fresh.public, made.public, "{algorithm}: a destroyed key does not come back");
         self.keystore.destroy(&fresh.locator).await.expect("destroyed");
+    }
+
+    /// What the device cannot make is refused for good, and nothing is left of the try.
+    async fn check_lack(&self, number: u32, algorithm: Algorithm) {
+        let name = KeyName::new("contract", "algorithms", number, 0xc0ff_ee00).expect("a well-formed name");
+        let outcome = self.keystore.create(&name, algorithm).await;
+        assert!(matches!(outcome, Err(KeystoreError::Rejected(_))), "{algorithm}: {outcome:?}");
+        assert!(self.keystore.inventory(name.installation()).await.expect("listed").is_empty(), "{algorithm}");
     }
 
     /// A digest of any other length, and the other kind of input, are refused, not signed.

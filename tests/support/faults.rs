@@ -10,7 +10,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::softhsm::{MODULE, SoftHsm, in_child_with, softhsm};
+use super::softhsm::{SoftHsm, in_child_with, softhsm};
+use super::tokens::LIBRARY;
 
 const TARGET: &str = "PKCS11_FAULT_TARGET";
 const SOCKET: &str = "PKCS11_FAULT_SOCKET";
@@ -44,7 +45,7 @@ impl FaultModule {
 
     /// What a process needs in its environment to use the module, with its control socket at `socket`.
     pub(crate) fn environment(&self, socket: &Path) -> Vec<(&'static str, PathBuf)> {
-        vec![(TARGET, softhsm()), (SOCKET, socket.to_owned()), (MODULE, self.path.clone())]
+        vec![(TARGET, softhsm()), (SOCKET, socket.to_owned()), (LIBRARY, self.path.clone())]
     }
 }
 
