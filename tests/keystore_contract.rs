@@ -40,6 +40,7 @@ on_each_module! {
     two_tokens_of_one_module_do_not_disturb_each_other
     two_keystores_on_one_token_share_its_login
     a_token_that_was_away_signs_with_the_right_key_again
+    a_key_that_could_not_be_destroyed_is_not_called_dead
     a_public_half_that_an_interrupted_call_left_is_made_anew
     a_public_key_of_another_name_is_left_alone
 }
@@ -256,6 +257,24 @@ fn a_token_that_was_away_signs_with_the_right_key_again(tokens: &Tokens) {
         healthy(&*contract.keystore).await;
         contract.sign_and_verify(&second, Algorithm::ES256, b"after").await;
         contract.sign_and_verify(&first, Algorithm::ES256, b"after").await;
+    });
+}
+
+fn a_key_that_could_not_be_destroyed_is_not_called_dead(tokens: &Tokens) {
+    tokens.token("stubborn");
+    let clock = clock();
+    let contract = Contract { keystore: Arc::new(tokens.open("stubborn", clock.clone())), clock };
+    runtime().block_on(async {
+        let made = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
+        // Nothing can be written to a token's files while they lie elsewhere, even where a module goes on reading them.
+        tokens.hide_tokens(true);
+        let outcome = contract.keystore.destroy(&made.locator).await;
+        assert!(matches!(outcome, Err(KeystoreError::Unavailable { .. } | KeystoreError::Retry(_))), "{outcome:?}");
+        tokens.hide_tokens(false);
+        healthy(&*contract.keystore).await;
+        contract.sign_and_verify(&made, Algorithm::ES256, b"still alive").await;
+        contract.keystore.destroy(&made.locator).await.expect("destroyed");
+        assert!(contract.keystore.inventory(name(1).installation()).await.expect("listed").is_empty());
     });
 }
 

@@ -145,11 +145,17 @@ pub(super) fn find_private(session: &Session, id: &[u8]) -> Result<Option<Object
 }
 
 /// Destroys the private key with this id and its public half; does nothing if there is none.
+///
+/// That `C_DestroyObject` (PKCS#11 v3.1 section 5.7.3) did it is looked at, not believed: Kryoptic answers `CKR_OK` even when its storage
+/// refused, and a compromised key must never be taken for dead.
 pub(super) fn destroy(session: &Session, id: &[u8]) -> Result<(), Fault> {
     // The private half first: if the rest fails, the key is unusable all the same.
     for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
         if let Some(object) = sole(session, class, id)? {
             session.destroy_object(object)?;
+            if sole(session, class, id)?.is_some() {
+                return Err(Fault::Nonsense(format!("the key with the id {} was destroyed and is still there", hex(id))));
+            }
         }
     }
     Ok(())
