@@ -23,8 +23,8 @@ use cryptoki::slot::Slot;
 use cryptoki::types::{AuthPin, Ulong};
 use serde_json::json;
 
-use crate::support::faults::{FaultModule, Faults, with_faults};
-use crate::support::softhsm::{PIN, SoftHsm, softhsm};
+use crate::support::faults::{self, Faults, with_faults};
+use crate::support::softhsm::{self, PIN, SoftHsm};
 
 /// The DER of the curve's identifier, P-256.
 const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
@@ -48,7 +48,7 @@ impl Client {
     /// Makes a token, loads the module and initialises it.
     pub(crate) fn new(hsm: &SoftHsm) -> Self {
         hsm.token("faulty");
-        let library = Pkcs11::new(hsm.module()).expect("the module loads");
+        let library = Pkcs11::new(hsm.library()).expect("the module loads");
         library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).expect("initialised");
         let slots = library.get_slots_with_initialized_token().expect("a list");
         let [slot] = slots.as_slice() else { panic!("{slots:?}") };
@@ -125,7 +125,7 @@ fn without_a_rule_nothing_is_changed() {
         let through = session.sign(&Mechanism::RsaPkcs, key, &DIGEST).expect("signed");
 
         // The same library without the module between: it is initialised already, and knows the key by the same number.
-        let direct = Pkcs11::new(softhsm()).expect("SoftHSM loads");
+        let direct = Pkcs11::new((softhsm::MODULE.library)()).expect("SoftHSM loads");
         let beside = direct.open_ro_session(client.slot).expect("a session");
         assert_eq!(beside.sign(&Mechanism::RsaPkcs, key, &DIGEST).expect("signed"), through);
         assert_eq!(find(&beside, 1), find(&session, 1));
@@ -177,7 +177,7 @@ fn rules_are_told_and_a_reset_ends_them() {
         assert_eq!((&status["rules"][0]["met"], &status["rules"][0]["fired"]), (&json!(2), &json!(1)));
         assert_eq!(status["rules"][0]["said"]["code"], "CKR_DEVICE_ERROR");
         assert_eq!(status["sessions"], json!({ client.slot.id().to_string(): 1 }));
-        assert_eq!(status["target"], softhsm().to_str().expect("a plain path"));
+        assert_eq!(status["target"], (softhsm::MODULE.library)().to_str().expect("a plain path"));
 
         for command in
             [json!({ "do": "most-sessions", "most": 1 }), json!({ "do": "pin-counter", "tries": 1, "left": 0 }), json!({ "do": "remove" })]
@@ -242,8 +242,8 @@ fn bad_lines_are_refused_and_the_socket_is_its_owners() {
 
 #[test]
 fn without_its_environment_it_does_not_load() {
-    let module = FaultModule::build();
-    let outcome = Pkcs11::new(module.path());
+    faults::build();
+    let outcome = Pkcs11::new(faults::built());
     assert!(matches!(outcome, Err(Error::Pkcs11(RvError::GeneralError, _))), "{outcome:?}");
 }
 
@@ -253,7 +253,7 @@ fn it_can_be_loaded_again_in_one_process() {
         let client = Client::new(hsm);
         faults.status();
         drop(client);
-        let again = Pkcs11::new(hsm.module()).expect("the module loads");
+        let again = Pkcs11::new(hsm.library()).expect("the module loads");
         assert!(faults.calls("C_Initialize") == 1, "its state lives as long as the process");
         again.get_all_slots().expect("still initialised");
     });

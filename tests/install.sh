@@ -53,6 +53,8 @@ system_packages() {
   { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || missing+=(python3 python3-venv)
   have node || missing+=(nodejs)
   have npm || missing+=(npm)
+  have p11-kit || missing+=(p11-kit)
+  has_file '/usr/lib/*/pkcs11/p11-kit-client.so' '/usr/lib*/pkcs11/p11-kit-client.so' || missing+=(p11-kit-modules)
   # Kryoptic is linked with these two, and reads their headers through libclang.
   have pkg-config || missing+=(pkg-config)
   has_header openssl/evp.h || missing+=(libssl-dev)
@@ -74,6 +76,13 @@ system_packages() {
 # aws-lc is the one part of the daemon that is not Rust: it needs a C compiler and the C library's headers, and neither make nor cmake. The
 # runtime of the fuzz targets needs a C++ compiler.
 compiles() { have cc && printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | cc -x c -o /dev/null - 2>/dev/null; }
+
+# has_file PATTERN...: whether a file fits one of them.
+has_file() {
+  local pattern
+  for pattern; do if compgen -G "$pattern" >/dev/null; then return; fi; done
+  return 1
+}
 
 has_header() { have cc && printf '#include <%s>\n' "$1" | cc -E -x c -o /dev/null - 2>/dev/null; }
 

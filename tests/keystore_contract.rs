@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::support::contract::{Contract, input};
 use crate::support::raw::id_of;
 use crate::support::tokens::{PIN, Tokens};
-use crate::support::{kryoptic, softhsm};
+use crate::support::{kryoptic, remote, softhsm};
 
 mod support;
 
@@ -22,6 +22,9 @@ macro_rules! on_each_module {
     ($($check:ident)*) => {
         mod on_softhsm {
             $(#[test] fn $check() { super::softhsm::in_child(concat!("on_softhsm::", stringify!($check)), |tokens| super::$check(tokens)) })*
+        }
+        mod on_remote {
+            $(#[test] fn $check() { super::remote::in_child(concat!("on_remote::", stringify!($check)), |tokens| super::$check(tokens)) })*
         }
         mod on_kryoptic {
             $(#[test] fn $check() { super::kryoptic::in_child(concat!("on_kryoptic::", stringify!($check)), |tokens| super::$check(tokens)) })*
@@ -257,6 +260,30 @@ fn a_token_that_was_away_signs_with_the_right_key_again(tokens: &Tokens) {
         healthy(&*contract.keystore).await;
         contract.sign_and_verify(&second, Algorithm::ES256, b"after").await;
         contract.sign_and_verify(&first, Algorithm::ES256, b"after").await;
+    });
+}
+
+#[test]
+fn a_server_that_was_away_is_found_again() {
+    remote::in_child("a_server_that_was_away_is_found_again", |tokens| {
+        tokens.token("far");
+        let clock = clock();
+        let contract = Contract { keystore: Arc::new(tokens.open("far", clock.clone())), clock };
+        runtime().block_on(async {
+            let first = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
+            let second = contract.keystore.create(&name(2), Algorithm::ES256).await.expect("made");
+            contract.sign_and_verify(&first, Algorithm::ES256, b"before").await;
+            for _ in 0..3 {
+                tokens.stop_server();
+                let signing = contract.keystore.sign(&first.locator, Algorithm::ES256, input(Algorithm::ES256, b"x"), contract.terms());
+                let outcome = timeout(QUICK, signing).await.expect("an answer soon");
+                assert!(matches!(outcome, Err(KeystoreError::Unavailable { .. } | KeystoreError::Retry(_))), "{outcome:?}");
+                tokens.start_server();
+                healthy(&*contract.keystore).await;
+                contract.sign_and_verify(&second, Algorithm::ES256, b"after").await;
+                contract.sign_and_verify(&first, Algorithm::ES256, b"after").await;
+            }
+        });
     });
 }
 

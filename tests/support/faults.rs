@@ -10,52 +10,56 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::softhsm::{SoftHsm, in_child_with, softhsm};
-use super::tokens::LIBRARY;
+use super::softhsm;
+use super::tokens::{Module, Tokens};
 
-const TARGET: &str = "PKCS11_FAULT_TARGET";
-const SOCKET: &str = "PKCS11_FAULT_SOCKET";
+/// SoftHSM behind the module, whose control socket is there once it is loaded.
+static MODULE: Module = Module {
+    library: built,
+    environment: |tokens| {
+        let own = [("PKCS11_FAULT_TARGET", (softhsm::MODULE.library)()), ("PKCS11_FAULT_SOCKET", control(tokens))];
+        own.into_iter().chain(softhsm::environment(tokens)).collect()
+    },
+    configuration: softhsm::configuration,
+    server: |_| None,
+    make: softhsm::make,
+    lacks: softhsm::MODULE.lacks,
+};
 
-/// The built module.
-pub(crate) struct FaultModule {
-    path: PathBuf,
+/// Builds the module beside this test, in its profile. What is built already is only looked at.
+pub(crate) fn build() {
+    let [profile, target] = folders();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--package", "pkcs11-fault-module", "--locked", "--quiet", "--target-dir"]).arg(target);
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let outcome = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs");
+    assert!(outcome.status.success(), "{}", String::from_utf8_lossy(&outcome.stderr));
 }
 
-impl FaultModule {
-    /// Builds the module beside this test, in its profile. What is built already is only looked at.
-    pub(crate) fn build() -> Self {
-        let test = std::env::current_exe().expect("the test binary");
-        // <target>/<profile>/deps/<test>
-        let [profile, target] = [2, 3].map(|up| test.ancestors().nth(up).expect("cargo's folders").to_owned());
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--package", "pkcs11-fault-module", "--locked", "--quiet", "--target-dir"]).arg(&target);
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        let name = format!("{}pkcs11_fault_module{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-        Self { path: profile.join(name) }
-    }
+/// Where [`build`] puts the module.
+pub(crate) fn built() -> PathBuf {
+    let [profile, _] = folders();
+    profile.join(format!("{}pkcs11_fault_module{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX))
+}
 
-    /// Where it lies.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// What a process needs in its environment to use the module, with its control socket at `socket`.
-    pub(crate) fn environment(&self, socket: &Path) -> Vec<(&'static str, PathBuf)> {
-        vec![(TARGET, softhsm()), (SOCKET, socket.to_owned()), (LIBRARY, self.path.clone())]
-    }
+/// The folders of this test's profile, and of all profiles: the test is `<target>/<profile>/deps/<test>`.
+fn folders() -> [PathBuf; 2] {
+    let test = std::env::current_exe().expect("the test binary");
+    [2, 3].map(|up| test.ancestors().nth(up).expect("cargo's folders").to_owned())
 }
 
 /// Runs `body` in a child process whose tokens are behind the module. The control socket is there when the module is loaded.
-pub(crate) fn with_faults(test: &str, body: impl FnOnce(&SoftHsm, &Faults)) {
-    let variables = |root: &Path| FaultModule::build().environment(&root.join("control"));
-    in_child_with(test, variables, |hsm| {
-        let faults = Faults::at(&hsm.state().with_file_name("control"));
-        body(hsm, &faults);
-    });
+pub(crate) fn with_faults(test: &str, body: impl FnOnce(&Tokens, &Faults)) {
+    if !Tokens::is_child() {
+        build();
+    }
+    Tokens::in_child(&MODULE, test, |tokens| body(tokens, &Faults::at(&control(tokens))));
+}
+
+fn control(tokens: &Tokens) -> PathBuf {
+    tokens.root().join("control")
 }
 
 /// A client of the control socket. Connects when it is used first, and stays connected.

@@ -6,12 +6,13 @@ use std::io::Write as _;
 use claviger_audit::Algorithm;
 use cryptoki::session::UserType;
 
-use super::tokens::{Module, OFFICER_PIN, PIN, Tokens};
+use super::tokens::{Module, OFFICER_PIN, PIN, Tokens, first_of};
 
 static MODULE: Module = Module {
-    libraries: &["target/test-tools/lib/libkryoptic_pkcs11.so"],
-    variable: "KRYOPTIC_CONF",
+    library: || first_of(&["target/test-tools/lib/libkryoptic_pkcs11.so"]),
+    environment: |tokens| vec![("KRYOPTIC_CONF", tokens.configuration())],
     configuration: |_| String::new(),
+    server: |_| None,
     make,
     // The OpenSSL of Debian 12 is too old for its Ed25519.
     lacks: &[Algorithm::EdDSA, Algorithm::Ed25519],

@@ -7,5 +7,6 @@ pub(crate) mod contract;
 pub(crate) mod faults;
 pub(crate) mod kryoptic;
 pub(crate) mod raw;
+pub(crate) mod remote;
 pub(crate) mod softhsm;
 pub(crate) mod tokens;

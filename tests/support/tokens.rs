@@ -3,94 +3,102 @@
 //! In scope: what is the same for every module. Out of scope: how one module is configured and how a token of it is made (`softhsm.rs`,
 //! `kryoptic.rs`).
 //!
-//! A module reads the path of its configuration from the environment when it is initialised, once in a process. So a test runs its own binary
-//! again, for itself alone, with that variable set; the child does the work, and the parent asserts its success. The child leaves as the daemon
+//! A module reads where its configuration is from the environment when it is initialised, once in a process. So a test runs its own binary
+//! again, for itself alone, with that environment; the child does the work, and the parent asserts its success. The child leaves as the daemon
 //! does, at once: what libraries run at exit (OpenSSL frees its tables) would run under the keystores' threads, which nobody waits for.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Arc;
 
 use claviger::clock::Clock;
 use claviger::keystore::pkcs11::{DEFAULT_HANG_AFTER, DEFAULT_QUEUE_WAIT, DEFAULT_WORKERS, Pkcs11Keystore, Pkcs11Settings};
 use claviger::secret::SecretFile;
 use claviger_audit::Algorithm;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The user's PIN of every token that is made here.
 pub(crate) const PIN: &str = "4711-right";
 /// The security officer's PIN of every token that is made here.
 pub(crate) const OFFICER_PIN: &str = "0815-officer";
 
-/// Set in the child alone: the library to load, where it is not the module's own but stands between.
-pub(crate) const LIBRARY: &str = "CLAVIGER_TEST_LIBRARY";
+/// Names the root folder to a child.
+const CHILD: &str = "CLAVIGER_TEST_CHILD";
 /// What a child says when its work is done: without it, it ran no test.
 const DONE: &str = "the child is done";
 
 /// What has to be known of a module.
 pub(crate) struct Module {
-    /// Its shared library: the first of these that exists.
-    pub(crate) libraries: &'static [&'static str],
-    /// The variable that names its configuration; set in the child alone.
-    pub(crate) variable: &'static str,
-    /// Its configuration, given the folder for its tokens; no token is in it yet.
-    pub(crate) configuration: fn(&Path) -> String,
+    /// Where its shared library is.
+    pub(crate) library: fn() -> PathBuf,
+    /// What the child has in its environment for it.
+    pub(crate) environment: fn(&Tokens) -> Vec<(&'static str, PathBuf)>,
+    /// Its configuration; there is no token yet.
+    pub(crate) configuration: fn(&Tokens) -> String,
+    /// Starts the server that it needs, if it needs one.
+    pub(crate) server: fn(&Tokens) -> Option<Server>,
     /// Makes a token with this label.
     pub(crate) make: fn(&Tokens, &str),
     /// The algorithms that it cannot serve; every other one it must.
     pub(crate) lacks: &'static [Algorithm],
 }
 
-impl Module {
-    /// Its shared library.
-    pub(crate) fn library(&self) -> PathBuf {
-        let mut paths = self.libraries.iter().map(|path| Path::new(env!("CARGO_MANIFEST_DIR")).join(path));
-        paths.find(|path| path.exists()).unwrap_or_else(|| panic!("none of {:?}: run tests/install.sh", self.libraries))
+/// The first of these libraries that is there.
+pub(crate) fn first_of(libraries: &[&str]) -> PathBuf {
+    let mut paths = libraries.iter().map(|path| Path::new(env!("CARGO_MANIFEST_DIR")).join(path));
+    paths.find(|path| path.exists()).unwrap_or_else(|| panic!("none of {libraries:?} is there: run tests/install.sh"))
+}
+
+/// A process that leads a group of its own, and ends with the test.
+pub(crate) struct Server(pub(crate) Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        kill_process_group(Pid::from_child(&self.0), Signal::KILL).expect("our own group");
+        self.0.wait().expect("our own child");
     }
 }
 
 /// A folder with tokens of one module, their PIN and a state folder.
 pub(crate) struct Tokens {
     root: PathBuf,
-    library: PathBuf,
     /// Whose tokens they are.
     pub(crate) module: &'static Module,
+    server: RefCell<Option<Server>>,
 }
 
 impl Tokens {
-    /// Runs `body` in a child process that sees a fresh, empty token folder. `test` is the full name of the calling test.
-    pub(crate) fn in_child(module: &'static Module, test: &str, body: impl FnOnce(&Self)) {
-        Self::in_child_with(module, test, |_| Vec::new(), body);
+    /// Whether this process is a test's child.
+    #[expect(clippy::disallowed_methods, reason = "the parent hands the child its folder this way")]
+    pub(crate) fn is_child() -> bool {
+        std::env::var_os(CHILD).is_some()
     }
 
-    /// The same, with further variables for the child: the parent makes them when it has made the root folder, whose path it gives.
-    pub(crate) fn in_child_with(
-        module: &'static Module,
-        test: &str,
-        variables: impl FnOnce(&Path) -> Vec<(&'static str, PathBuf)>,
-        body: impl FnOnce(&Self),
-    ) {
-        #[expect(clippy::disallowed_methods, reason = "the parent hands the child its folder this way, and modules take it no other way")]
-        if let Some(configuration) = std::env::var_os("CLAVIGER_TEST_CHILD").and(std::env::var_os(module.variable)) {
-            let root = Path::new(&configuration).parent().expect("the configuration lies in the root folder").to_owned();
-            let library = std::env::var_os(LIBRARY).map_or_else(|| module.library(), PathBuf::from);
-            body(&Self { root, library, module });
+    /// Runs `body` in a child process that sees a fresh, empty token folder. `test` is the full name of the calling test.
+    pub(crate) fn in_child(module: &'static Module, test: &str, body: impl FnOnce(&Self)) {
+        #[expect(clippy::disallowed_methods, reason = "the parent hands the child its folder this way")]
+        if let Some(root) = std::env::var_os(CHILD) {
+            let tokens = Self { root: PathBuf::from(root), module, server: RefCell::default() };
+            tokens.start_server();
+            body(&tokens);
+            tokens.stop_server();
             writeln!(io::stdout(), "{DONE}").expect("the parent listens");
             signal_hook::low_level::exit(0);
         }
         let root = tempfile::tempdir().expect("a temporary folder");
-        for folder in ["tokens", "state"] {
-            fs::create_dir(root.path().join(folder)).expect("a new folder");
+        let tokens = Self { root: root.path().to_owned(), module, server: RefCell::default() };
+        for folder in [tokens.folder(), tokens.state()] {
+            fs::create_dir(folder).expect("a new folder");
         }
-        let tokens = Self { root: root.path().to_owned(), library: module.library(), module };
-        fs::write(tokens.configuration(), (module.configuration)(&tokens.folder())).expect("a new file");
+        fs::write(tokens.configuration(), (module.configuration)(&tokens)).expect("a new file");
         let child = Command::new(std::env::current_exe().expect("the test binary"))
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .env("CLAVIGER_TEST_CHILD", "1")
-            .env(module.variable, tokens.configuration())
-            .envs(variables(root.path()))
+            .env(CHILD, &tokens.root)
+            .envs((module.environment)(&tokens))
             .output()
             .expect("the test binary runs again");
         let output = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
@@ -101,6 +109,16 @@ impl Tokens {
     pub(crate) fn token(&self, label: &str) {
         assert!(self.folder().is_dir(), "the tokens are in sight");
         (self.module.make)(self, label);
+    }
+
+    /// Starts the server that the module needs, if it needs one; there is one when `body` begins.
+    pub(crate) fn start_server(&self) {
+        self.server.replace((self.module.server)(self));
+    }
+
+    /// Ends the server, under whatever call it serves.
+    pub(crate) fn stop_server(&self) {
+        self.server.take();
     }
 
     /// Moves all tokens out of the module's sight, or back.
@@ -123,7 +141,7 @@ impl Tokens {
         fs::write(&path, format!("{pin}\n")).expect("a new file");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).expect("our own file");
         Pkcs11Settings {
-            module: self.library.clone(),
+            module: (self.module.library)(),
             token: token.parse().expect("a token's name"),
             workers: DEFAULT_WORKERS,
             pin: SecretFile::new(path, None),
@@ -143,9 +161,14 @@ impl Tokens {
         self.root.join("state")
     }
 
-    /// The shared library to load: the module's own, or the one that stands between.
+    /// The module's shared library.
     pub(crate) fn library(&self) -> PathBuf {
-        self.library.clone()
+        (self.module.library)()
+    }
+
+    /// The folder of everything that belongs to the test.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The module's configuration.
