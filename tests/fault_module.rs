@@ -21,7 +21,7 @@ use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::{AuthPin, Ulong};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::faults::{self, Faults, with_faults};
 use crate::support::softhsm::{self, PIN, SoftHsm};
@@ -106,9 +106,12 @@ pub(crate) fn find(session: &Session, id: u8) -> Vec<ObjectHandle> {
     session.find_objects(&[Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Id(vec![id])]).expect("a search")
 }
 
-/// Waits until a thread's call is held up in the module: fails if the thread ends instead.
-pub(crate) fn held<T>(faults: &Faults, thread: &ScopedJoinHandle<'_, T>) {
-    while faults.status()["busy"] != 1 {
+/// Waits until this rule holds a thread's call up: fails if the thread ends instead.
+pub(crate) fn held<T>(faults: &Faults, rule: u64, thread: &ScopedJoinHandle<'_, T>) {
+    let hangs = |status: &Value| status["hung"].as_array().is_some_and(|hung| hung.iter().any(|call| call["rule"] == rule));
+    let is_delay =
+        |status: &Value| status["rules"].as_array().is_some_and(|rules| rules.iter().any(|known| known["said"]["do"] == "delay"));
+    while !hangs(&faults.status()) && !(is_delay(&faults.status()) && faults.fired(rule) == 1) {
         assert!(!thread.is_finished(), "the call was not held up");
         yield_now();
     }
@@ -236,6 +239,7 @@ fn bad_lines_are_refused_and_the_socket_is_its_owners() {
         faults.status();
         let long = faults.say(&"x".repeat(70_000));
         assert_eq!((&long["ok"], &long["error"]), (&json!(false), &json!("the line is longer than 65536 bytes")));
+        faults.status();
         faults.again().status();
     });
 }

@@ -80,7 +80,7 @@ fn a_call_is_delayed() {
             let rule = faults.rule(json!({ "do": "delay", "function": "C_GetSessionInfo", "ms": 600_000, "when": when }));
             scope(|scope| {
                 let thread = scope.spawn(|| client.library.open_ro_session(client.slot).expect("a session").get_session_info());
-                held(faults, &thread);
+                held(faults, rule, &thread);
                 faults.tell(json!({ "do": "clear", "rule": rule }));
                 thread.join().expect("no panic").expect("told when the rule was cleared");
             });
@@ -105,7 +105,7 @@ fn a_call_hangs_until_it_is_released() {
                     let session = client.session();
                     sign(&session, pair.private).map(|signature| verifies(&session, pair, &signature))
                 });
-                held(faults, &thread);
+                held(faults, rule, &thread);
                 assert_eq!(faults.status()["hung"], json!([{ "function": "C_Sign", "rule": rule }]));
                 assert_eq!(faults.tell(json!({ "do": "release", "rule": rule + 1 }))["released"], 0);
                 // Others go on meanwhile, and so do commands that have the target for themselves.

@@ -182,10 +182,10 @@ fn a_pin_is_locked_after_so_many_tries() {
 fn finalising_under_a_live_call_is_told() {
     with_faults("tokens::finalising_under_a_live_call_is_told", |hsm, faults| {
         let client = Client::new(hsm);
-        faults.rule(json!({ "do": "hang", "function": "C_GetSessionInfo", "when": { "times": 1 } }));
+        let rule = faults.rule(json!({ "do": "hang", "function": "C_GetSessionInfo", "when": { "times": 1 } }));
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| client.library.open_ro_session(client.slot).expect("a session").get_session_info());
-            crate::held(faults, &thread);
+            crate::held(faults, rule, &thread);
             client.library.clone().finalize().expect("finalised");
             faults.tell(json!({ "do": "release" }));
             assert_eq!(code(thread.join().expect("no panic")).0, RvError::CryptokiNotInitialized);

@@ -2,11 +2,11 @@
 //!
 //! In scope: building it, a child process that loads it, and asking it. Out of scope: what it can do (`tests/fault-module/README.md`).
 
-use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -65,23 +65,23 @@ fn control(tokens: &Tokens) -> PathBuf {
 /// A client of the control socket. Connects when it is used first, and stays connected.
 pub(crate) struct Faults {
     socket: PathBuf,
-    connection: RefCell<Option<BufReader<UnixStream>>>,
+    connection: Mutex<Option<BufReader<UnixStream>>>,
 }
 
 impl Faults {
     /// Of the module that listens there, or will.
     pub(crate) fn at(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), connection: RefCell::new(None) }
+        Self { socket: socket.to_owned(), connection: Mutex::default() }
     }
 
-    /// Another client of the same module, for another thread.
+    /// Another client of the same module, on a connection of its own.
     pub(crate) fn again(&self) -> Self {
         Self::at(&self.socket)
     }
 
     /// Says one line, and gives the answer.
     pub(crate) fn say(&self, line: &str) -> Value {
-        let mut connection = self.connection.borrow_mut();
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let connect = || BufReader::new(UnixStream::connect(&self.socket).expect("the module listens once it is loaded"));
         let connection = connection.get_or_insert_with(connect);
         writeln!(connection.get_mut(), "{line}").expect("the module reads");

@@ -70,13 +70,14 @@ fn converse(connection: &UnixStream) -> io::Result<()> {
         let Some(module) = crate::module() else { return Ok(()) };
         let whole = line.ends_with(b"\n") || u64::try_from(read).is_ok_and(|read| read < LONGEST_LINE);
         let answer = match std::str::from_utf8(&line) {
-            _ if !whole => json!({ "ok": false, "error": format!("the line is longer than {LONGEST_LINE} bytes") }),
+            _ if !whole => {
+                // Its client is still writing, and would miss an answer on a connection that is closed.
+                reader.skip_until(b'\n')?;
+                json!({ "ok": false, "error": format!("the line is longer than {LONGEST_LINE} bytes") })
+            }
             Ok(text) => answer(module, text),
             Err(_) => json!({ "ok": false, "error": "the line is not UTF-8" }),
         };
         writeln!(writer, "{answer}")?;
-        if !whole {
-            return Ok(());
-        }
     }
 }

@@ -48,8 +48,9 @@ impl Pins {
         self.salt.hash_one(pin)
     }
 
-    /// A user's login ended with `code`. `slot` and `pin` are `None` where the session or the PIN was not known.
-    pub(crate) fn record(&mut self, slot: Option<CK_SLOT_ID>, pin: Option<u64>, code: CK_RV) {
+    /// A user's login ended with `code`, which the client was told; `judged` is what the token itself said, if it was asked. `slot` and `pin`
+    /// are `None` where the session or the PIN was not known.
+    pub(crate) fn record(&mut self, slot: Option<CK_SLOT_ID>, pin: Option<u64>, code: CK_RV, judged: Option<CK_RV>) {
         *self.outcomes.entry(code).or_default() += 1;
         if let Some(hash) = pin {
             let place = self.tried.iter().position(|tried| tried.hash == hash).unwrap_or_else(|| {
@@ -62,7 +63,7 @@ impl Pins {
         }
         if let (Some(counter), Some(slot)) = (&mut self.counter, slot) {
             let left = counter.slots.get(&slot).copied().unwrap_or(counter.left);
-            match code {
+            match judged.unwrap_or(code) {
                 CKR_OK => drop(counter.slots.insert(slot, counter.tries)),
                 CKR_PIN_INCORRECT => drop(counter.slots.insert(slot, left.saturating_sub(1))),
                 _ => {}
@@ -116,13 +117,15 @@ impl Pins {
 
 #[cfg(test)]
 mod tests {
+    use cryptoki_sys::CKR_DEVICE_ERROR;
+
     use super::*;
 
     #[test]
     fn pins_are_told_apart_and_never_told() {
         let mut pins = Pins::default();
         for (pin, code) in [("secret-a", CKR_PIN_INCORRECT), ("secret-b", CKR_OK), ("secret-a", CKR_PIN_INCORRECT)] {
-            pins.record(Some(1), Some(pins.hash(pin.as_bytes())), code);
+            pins.record(Some(1), Some(pins.hash(pin.as_bytes())), code, Some(code));
         }
         let told = pins.describe();
         assert_eq!(told["outcomes"], json!({ "CKR_OK": 1, "CKR_PIN_INCORRECT": 2 }));
@@ -137,14 +140,14 @@ mod tests {
         assert_eq!(pins.flags(1), None);
         pins.count(Some((3, 3)));
         assert_eq!(pins.flags(1), Some(0));
-        pins.record(Some(1), None, CKR_PIN_INCORRECT);
+        pins.record(Some(1), None, CKR_PIN_INCORRECT, None);
         assert_eq!(pins.flags(1), Some(CKF_USER_PIN_COUNT_LOW));
-        pins.record(Some(1), None, CKR_PIN_INCORRECT);
+        pins.record(Some(1), None, CKR_DEVICE_ERROR, Some(CKR_PIN_INCORRECT));
         assert_eq!(pins.flags(1), Some(CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_FINAL_TRY));
-        pins.record(Some(1), None, CKR_OK);
+        pins.record(Some(1), None, CKR_OK, Some(CKR_OK));
         assert_eq!(pins.flags(1), Some(0));
         for _ in 0..3 {
-            pins.record(Some(1), None, CKR_PIN_INCORRECT);
+            pins.record(Some(1), None, CKR_PIN_INCORRECT, Some(CKR_PIN_INCORRECT));
         }
         assert_eq!(pins.flags(1), Some(CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_LOCKED));
         assert!(pins.is_locked(1) && !pins.is_locked(2));

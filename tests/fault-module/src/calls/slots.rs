@@ -139,11 +139,12 @@ pub(super) unsafe extern "C" fn C_CloseAllSessions(slot: CK_SLOT_ID) -> CK_RV {
 
 pub(super) unsafe extern "C" fn C_Login(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: *mut CK_UTF8CHAR, length: CK_ULONG) -> CK_RV {
     let touch = Touch::Session(session);
+    let mut judged = None;
     let code = pass("C_Login", touch, Hold::Shared, |call| {
-        if user == CKU_USER && call.slot().is_some_and(|slot| call.module.desk().pins.is_locked(slot)) {
-            return CKR_PIN_LOCKED;
-        }
-        target!(call, C_Login(session, user, pin, length))
+        let locked = user == CKU_USER && call.slot().is_some_and(|slot| call.module.desk().pins.is_locked(slot));
+        let code = if locked { CKR_PIN_LOCKED } else { target!(call, C_Login(session, user, pin, length)) };
+        judged = Some(code);
+        code
     });
     if let (CKU_USER, Some(module)) = (user, crate::module()) {
         let mut desk = module.desk();
@@ -152,7 +153,7 @@ pub(super) unsafe extern "C" fn C_Login(session: CK_SESSION_HANDLE, user: CK_USE
             // SAFETY: not null, so the client says that it points to a PIN of this length. It is hashed, and not kept.
             desk.pins.hash(unsafe { std::slice::from_raw_parts(pin, length) })
         });
-        desk.pins.record(slot, pin, code);
+        desk.pins.record(slot, pin, code, judged);
     }
     code
 }
