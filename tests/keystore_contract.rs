@@ -177,6 +177,28 @@ fn a_new_pin_is_taken_up_without_a_restart(tokens: &Tokens) {
     assert_eq!(keystore.state().token, TokenState::Ready);
 }
 
+#[test]
+fn a_uri_finds_the_token_that_fits_all_of_it() {
+    softhsm::in_child("a_uri_finds_the_token_that_fits_all_of_it", |tokens| {
+        tokens.token("one token");
+        tokens.token("another");
+        let open = |token: &str| Pkcs11Keystore::open(tokens.settings(token, PIN), clock());
+        runtime().block_on(async {
+            let labelled = open("one token");
+            let made = labelled.create(&name(1), Algorithm::ES256).await.expect("made");
+            let described = open("pkcs11:token=one%20token;manufacturer=SoftHSM%20project;model=SoftHSM%20v2");
+            assert_eq!(described.create(&name(1), Algorithm::ES256).await.expect("found").public, made.public);
+            for (wrong, said) in [
+                ("pkcs11:token=one%20token;model=SoftHSM%20v3", "no token has the label \"one token\", model \"SoftHSM v3\""),
+                ("pkcs11:model=SoftHSM%20v2", "more than one token has the model \"SoftHSM v2\""),
+            ] {
+                let outcome = settled(&open(wrong)).await;
+                assert!(matches!(&outcome, Err(KeystoreError::Unavailable { reason, .. }) if reason.contains(said)), "{outcome:?}");
+            }
+        });
+    });
+}
+
 fn a_missing_token_is_told_quickly_and_found_when_it_comes(tokens: &Tokens) {
     // Made out of sight: SoftHSM can take a half-made token for a whole one with another PIN.
     tokens.token("awaited");

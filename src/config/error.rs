@@ -77,6 +77,7 @@ impl fmt::Display for Place {
             match step {
                 Step::Index(index) => write!(f, "[{index}]")?,
                 Step::Key(key) if bare(key) => write!(f, "{dot}{key}")?,
+                Step::Key(key) if may_hold_pin(key) => write!(f, "{dot}(a URI)")?,
                 Step::Key(key) => write!(f, "{dot}{key:?}")?,
             }
         }
@@ -118,6 +119,15 @@ pub(super) fn line_at(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|&byte| byte == b'\n').count() + 1
 }
 
+/// Whether a text repeats a PKCS#11 URI, or the part of one in which a PIN stands. (Our own sentences name both, but neither with what
+/// follows it in a URI.)
+fn may_hold_pin(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    let follows = |name: &str, what: fn(char) -> bool| text.match_indices(name).any(|(at, _)| text[at + name.len()..].starts_with(what));
+    follows("pkcs11:", |next| !next.is_whitespace())
+        || ["pin-value", "pin_value"].iter().any(|name| follows(name, |next| "=:%".contains(next)))
+}
+
 /// Everything that is wrong.
 #[derive(Debug)]
 pub(super) struct Problems<'t> {
@@ -130,11 +140,18 @@ impl<'t> Problems<'t> {
         Self { document, found: Vec::new() }
     }
 
-    /// Adds an error; what comes after the last that is reported is only forgotten.
+    /// Adds an error; what comes after the last that is reported is only forgotten. A rule may repeat a value that is a name: should a URI
+    /// stand in its place, nothing is repeated.
     pub(super) fn add(&mut self, place: &Place, problem: impl Into<String>, remedy: impl Into<String>) {
         if self.found.len() < MOST_ERRORS {
-            let line = self.document.line(place);
-            self.found.push(ConfigError { setting: place.to_string(), line, problem: problem.into(), remedy: remedy.into() });
+            let (line, problem, remedy) = (self.document.line(place), problem.into(), remedy.into());
+            let (problem, remedy) = if may_hold_pin(&problem) || may_hold_pin(&remedy) {
+                let remedy = "a URI stands in a keystore's `token`, without a PIN";
+                ("is a PKCS#11 URI, or what is left of one".to_owned(), remedy.to_owned())
+            } else {
+                (problem, remedy)
+            };
+            self.found.push(ConfigError { setting: place.to_string(), line, problem, remedy });
         }
     }
 

@@ -36,6 +36,12 @@ pub fn mounted(folder: &Path) -> (Option<PathBuf>, Option<PathBuf>) {
     (fs::canonicalize(folder).ok(), fs::read_link(folder.join("..data")).ok())
 }
 
+/// Whether two paths lead to the same file, by whatever links; paths that lead nowhere are compared as they are written.
+pub fn same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    one == other || real(one).is_some_and(|one| real(other) == Some(one))
+}
+
 /// The files of a folder with this extension, in order.
 pub fn with_extension(folder: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot read {}: {error}", folder.display()));

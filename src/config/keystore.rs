@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{Place, Problems};
+use super::files;
 use super::limits;
 use super::names::{self, Folders};
 use super::raw::RawKeystore;
-use crate::keystore::pkcs11::{DEFAULT_HANG_AFTER, DEFAULT_QUEUE_WAIT, TokenSelector};
+use crate::keystore::pkcs11::{BadTokenSelector, DEFAULT_HANG_AFTER, DEFAULT_QUEUE_WAIT, TokenSelector, TokenUri};
 use crate::secret::SecretFile;
 
 /// Workers of a keystore unless the file says otherwise: more callers in a software token lengthen the wait and sign no faster.
@@ -66,33 +67,47 @@ pub(super) fn keystores(
 }
 
 fn pkcs11(raw: &RawKeystore, folders: Folders<'_>, at: &Place, problems: &mut Problems<'_>) -> Option<KeystoreConfig> {
-    let mut file = |text: &Option<String>, name: &str, remedy: &str| {
+    let token = token(raw.token.as_deref(), &at.key("token"), problems);
+    let mut file = |name: &str, text: &Option<String>, in_uri: fn(&TokenUri) -> Option<&String>, remedy: &str| {
         let place = at.key(name);
-        let text = problems.required(text.as_deref(), &place, remedy)?;
-        folders.path(text, &place, problems)
+        let from_uri = token.as_ref().and_then(in_uri).map(PathBuf::from);
+        let Some(text) = text else {
+            // Of a token that is wrong, nobody knows whether it names the file.
+            let missing = from_uri.is_none() && (token.is_some() || !raw.token.as_deref().is_some_and(TokenUri::is_meant_by));
+            return if missing { problems.required(None, &place, remedy) } else { from_uri };
+        };
+        let path = folders.path(text, &place, problems)?;
+        if from_uri.is_some_and(|other| !files::same(&path, &other)) {
+            problems.add(&place, "is not the file that the URI in `token` names", "name it in one place, or the same file in both");
+        }
+        Some(path)
     };
-    let module = file(&raw.module, "module", "name the module's shared library");
-    let pin_file = file(&raw.pin_file, "pin_file", "name the file that holds the PIN, such as \"$CREDENTIALS_DIRECTORY/pin\"");
-    let token = token(raw.token.clone(), &at.key("token"), problems);
+    let module = file("module", &raw.module, |uri| uri.module_path.as_ref(), "name the module's shared library");
+    let remedy = "name the file that holds the PIN, such as \"$CREDENTIALS_DIRECTORY/pin\"";
+    let pin_file = file("pin_file", &raw.pin_file, |uri| uri.pin_source.as_ref(), remedy);
     let workers = names::number(raw.workers, (1, MOST_WORKERS), WORKERS, &at.key("workers"), problems);
     let pin = SecretFile::new(pin_file?, folders.credentials);
     let queue_wait = limits::time(raw.queue_wait, QUEUE_WAIT, DEFAULT_QUEUE_WAIT, &at.key("queue_wait"), problems);
     let hang_after = limits::time(raw.hang_after, HANG_AFTER, DEFAULT_HANG_AFTER, &at.key("hang_after"), problems);
-    Some(KeystoreConfig::Pkcs11 { module: module?, token: token?, pin, workers, queue_wait, hang_after })
+    Some(KeystoreConfig::Pkcs11 { module: module?, token: token?.token, pin, workers, queue_wait, hang_after })
 }
 
-fn token(text: Option<String>, place: &Place, problems: &mut Problems<'_>) -> Option<TokenSelector> {
-    let text = problems.required(text, place, "write the token's label, or serial=NUMBER")?;
-    let token = text.parse().ok();
-    if token.is_none() {
-        // The text is not repeated: in a URI a PIN may stand in it.
-        problems.add(place, "is not a token's label or serial", "write its label, or serial=NUMBER; the PIN stands in pin_file");
-    }
-    token
+/// What `token` says: a label or serial number says nothing of files. No error repeats any of it: in a URI a PIN may stand in it.
+fn token(text: Option<&str>, place: &Place, problems: &mut Problems<'_>) -> Option<TokenUri> {
+    let text = problems.required(text, place, "write the token's label, serial=NUMBER or an RFC 7512 URI")?;
+    let read = if TokenUri::is_meant_by(text) {
+        text.parse::<TokenUri>().map_err(|error| (error.problem, error.remedy))
+    } else {
+        let plain = text.parse().map(|token| TokenUri { token, module_path: None, pin_source: None });
+        let remedy = "write its label, serial=NUMBER or an RFC 7512 URI; the PIN stands in pin_file";
+        plain.map_err(|error: BadTokenSelector| (error.problem, remedy))
+    };
+    read.map_err(|(problem, remedy)| problems.add(place, problem, remedy)).ok()
 }
 
+/// Whether both are known to be one token: of one library, by whatever links, and named so that no two tokens can fit.
 fn same_token(one: &KeystoreConfig, other: &KeystoreConfig) -> bool {
     let (KeystoreConfig::Pkcs11 { module, token, .. }, KeystoreConfig::Pkcs11 { module: other_module, token: other_token, .. }) =
         (one, other);
-    module == other_module && token == other_token
+    token.names_same_as(other_token) && files::same(module, other_module)
 }

@@ -10,6 +10,7 @@ use http::Uri;
 use http::uri::Authority;
 
 use super::error::{Place, Problems};
+use crate::keystore::pkcs11::TokenUri;
 
 /// How a name is written.
 pub(super) const LABEL: &str = "write 1 to 24 of a-z, 0-9 and -, beginning with a letter";
@@ -129,6 +130,11 @@ impl Folders<'_> {
     pub(super) fn path(&self, text: &str, place: &Place, problems: &mut Problems<'_>) -> Option<PathBuf> {
         if text.is_empty() || text.contains('\0') {
             problems.add(place, "is not a path", "write the path of a file or folder");
+            return None;
+        }
+        if TokenUri::is_meant_by(text) {
+            // As a path it would be repeated in errors, whatever stands in it.
+            problems.add(place, "is a PKCS#11 URI", "write the path of a file or folder; a URI stands in a keystore's `token`");
             return None;
         }
         let Some(variable) = text.strip_prefix('$') else { return Some(self.base.join(text)) };

@@ -16,6 +16,7 @@ use crate::secret::SecretFile;
 
 mod impossible;
 mod keyrings;
+mod keystores;
 mod listeners;
 mod refusals;
 
@@ -58,7 +59,7 @@ fn the_example_is_what_it_says() {
     assert_eq!((config.state, config.policies), ("/var/lib/claviger".into(), "/etc/claviger/policies".into()));
     let hsm = KeystoreConfig::Pkcs11 {
         module: "/usr/lib/softhsm/libsofthsm2.so".into(),
-        token: TokenSelector::Label("claviger".into()),
+        token: TokenSelector::label("claviger"),
         pin: SecretFile::new("/run/credentials/claviger/pin", Some(Path::new("/run/credentials/claviger"))),
         workers: 2,
         queue_wait: Duration::from_millis(500),

@@ -69,6 +69,43 @@ fn a_setting_that_cannot_hold_is_named_with_its_line_and_the_way_out() {
 }
 
 #[test]
+fn a_uri_opens_the_keystore_and_a_pin_in_one_is_printed_by_no_command() {
+    on_softhsm("settings::a_uri_opens_the_keystore_and_a_pin_in_one_is_printed_by_no_command", |hsm| {
+        let place = Place::new(hsm, one_keyring());
+        let good = fs::read_to_string(place.config()).expect("our own file");
+        let line = |name: &str| good.lines().find(|line| line.starts_with(name)).expect("a setting of the keystore");
+        let value = |name: &str| line(name).split('"').nth(1).expect("a quoted value");
+        let (module, pin, token) = (value("module = "), value("pin_file = "), value("token = "));
+        let bare = good.replace(line("module = "), "").replace(line("pin_file = "), "");
+        let with = |uri: &str| fs::write(place.config(), bare.replace(line("token = "), &format!("token = {uri}"))).expect("our own file");
+        with(&format!("\"pkcs11:token={token};model=SoftHSM%20v2?module-path={module}&pin-source=file:{pin}\""));
+        let mut daemon = place.start();
+        assert_eq!(daemon.demo().sign("access").expect("an answer").status, 200);
+        place.check(daemon);
+
+        for uri in [
+            &*format!("\"pkcs11:token={token}?module-path={module}&pin-value=S3CR3T\""),
+            "\"pkcs11:token=%zz;slot-id=1?pin-value=S3CR3T\"",
+            "\"PKCS11:S3CR3T\"",
+            "\"pkcs11:token=a?pin-value=S3CR3T",
+            "pkcs11:token=a?pin-value=S3CR3T",
+            "\"a\"\n\"pkcs11:token=a?pin-value=S3CR3T\" = 1",
+        ] {
+            with(uri);
+            let (status, printed) = place.spawn().wait();
+            assert!(status.code() == CONFIG && !printed.contains("S3CR3T"), "{printed}");
+            for (command, code) in [(&["config", "check"][..], CONFIG), (&["doctor"], Some(1)), (&["doctor", "--output", "json"], Some(1))]
+            {
+                let output = place.claviger(command);
+                let said = String::from_utf8_lossy(&output.stdout).into_owned() + &errors(&output);
+                assert_eq!(output.status.code(), code, "{said}");
+                assert!(!said.contains("S3CR3T") && said.contains("line "), "{said}");
+            }
+        }
+    });
+}
+
+#[test]
 fn serve_never_begins_a_history() {
     on_softhsm("settings::serve_never_begins_a_history", |hsm| {
         let place = Place::uninitialised(hsm, one_keyring());

@@ -143,35 +143,6 @@ fn what_is_not_built_is_refused_clearly() {
 }
 
 #[test]
-fn a_keystore_holds_no_secret() {
-    assert_eq!(
-        errors("token = \"claviger\"", "token = 'pkcs11:token=claviger?pin-value=1234'"),
-        ["keystore.hsm.token: is not a token's label or serial; write its label, or serial=NUMBER; the PIN stands in pin_file"]
-    );
-    assert_eq!(
-        errors("pin_file = ", "pin = '1234'\npin_file = "),
-        ["keystore.hsm.pin: there is no such setting; did you mean `pin_file`?"]
-    );
-}
-
-#[test]
-fn a_keystore_is_one_token() {
-    let twice = format!(
-        "{}\n[keystore.two]\ntype = 'pkcs11'\nmodule = '/usr/lib/softhsm/libsofthsm2.so'\ntoken = 'claviger'\npin_file = 'p'\n",
-        *EXAMPLE
-    );
-    assert_eq!(
-        errors_of(&twice),
-        ["keystore.two.token: keystore hsm has this token too; remove one: a token is one keystore, whatever its workers"]
-    );
-    assert_eq!(
-        errors("token = \"claviger\"", "token = 'abcdefghijklmnopqrstuvwxyz0123456'"),
-        ["keystore.hsm.token: is not a token's label or serial; write its label, or serial=NUMBER; the PIN stands in pin_file"]
-    );
-    assert_eq!(errors("workers = 2", "workers = 65"), ["keystore.hsm.workers: 65 is out of bounds; write a number from 1 to 64"]);
-}
-
-#[test]
 fn only_the_folder_of_credentials_is_expanded() {
     let pin = "pin_file = \"$CREDENTIALS_DIRECTORY/pin\"";
     assert_eq!(

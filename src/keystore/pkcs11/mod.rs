@@ -1,10 +1,11 @@
 //! The PKCS#11 adapter: keys in an HSM, or in a soft token.
 //!
 //! In scope: one token of one module, its login, its sessions and threads, find-or-create, admission, signing, recovery. Out of scope:
-//! verifying signatures (the signer does), RFC 7512 URIs, vendor profiles.
+//! verifying signatures (the signer does), vendor profiles.
 //!
-//! In reading order: `module` (one library, one lock), `token` (which one), `pin` (one try), `link` (what the threads know), `admin` (opens,
-//! keeps, makes), `jobs`, `crew` and `worker` (who signs, in which order), `watch` (calls that hang), `queue` (errands), `keys` (handles of an epoch), `objects`, `admission`, `public` and `mechanism` (what
+//! In reading order: `module` (one library, one lock), `token` and `uri` (which one), `pin` (one try), `link` (what the threads know), `admin`
+//! (opens, keeps, makes), `jobs`, `crew` and `worker` (who signs, in which order), `watch` (calls that hang), `queue` (errands), `keys`
+//! (handles of an epoch), `objects`, `admission`, `public` and `mechanism` (what
 //! is said to the token), `recovery` and `fault` (what went wrong, and what may heal it).
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use self::link::Link;
 pub use self::link::TokenState;
 use self::queue::Queue;
 pub use self::token::{BadTokenSelector, TokenSelector};
+pub use self::uri::TokenUri;
 use self::watch::Bell;
 use super::{BoxFuture, Condition, Input, Keystore, KeystoreError, Locator, Made, Signature, Terms};
 use crate::clock::Clock;
@@ -45,6 +47,7 @@ mod public;
 mod queue;
 mod recovery;
 mod token;
+mod uri;
 mod watch;
 mod worker;
 
