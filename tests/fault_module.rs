@@ -111,7 +111,7 @@ pub(crate) fn held<T>(faults: &Faults, rule: u64, thread: &ScopedJoinHandle<'_, 
     let hangs = |status: &Value| status["hung"].as_array().is_some_and(|hung| hung.iter().any(|call| call["rule"] == rule));
     let is_delay =
         |status: &Value| status["rules"].as_array().is_some_and(|rules| rules.iter().any(|known| known["said"]["do"] == "delay"));
-    while !hangs(&faults.status()) && !(is_delay(&faults.status()) && faults.fired(rule) == 1) {
+    while !(hangs(&faults.status()) || is_delay(&faults.status()) && faults.fired(rule) == 1) {
         assert!(!thread.is_finished(), "the call was not held up");
         yield_now();
     }

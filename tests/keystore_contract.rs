@@ -131,9 +131,17 @@ fn an_imported_key_is_neither_adopted_nor_destroyed(tokens: &Tokens) {
             }
             assert!(!reason.contains("destroyed"), "{reason}");
         }
+        let locator = Locator::new(id.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")));
+        // It can be looked at all the same: everything that is wrong with it, and nothing is changed.
+        let seen = keystore.inspect(&locator).await.expect("seen");
+        assert!(seen.public.is_ok(), "{:?}", seen.public);
+        let told = |attribute: &str| seen.attributes.get(attribute).cloned().flatten();
+        assert_eq!(
+            ["local", "always-sensitive", "label"].map(told),
+            [Some("false"), Some("false"), Some(name(1).as_str())].map(|v| v.map(str::to_owned))
+        );
         let listed = keystore.inventory(name(1).installation()).await.expect("listed");
-        let locator = id.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-        assert_eq!(listed, [(name(1), Locator::new(locator))]);
+        assert_eq!(listed, [(name(1), locator)]);
     });
 }
 
@@ -278,6 +286,8 @@ fn a_token_that_was_away_signs_with_the_right_key_again(tokens: &Tokens) {
         tokens.hide_tokens(true);
         let outcome = contract.keystore.create(&name(3), Algorithm::ES256).await;
         assert!(outcome.is_err(), "{outcome:?}");
+        let outcome = contract.keystore.inspect(&first.locator).await;
+        assert!(!matches!(outcome, Ok(_) | Err(KeystoreError::Gone(_))), "a token that is away says nothing about its keys: {outcome:?}");
         tokens.hide_tokens(false);
         healthy(&*contract.keystore).await;
         contract.sign_and_verify(&second, Algorithm::ES256, b"after").await;

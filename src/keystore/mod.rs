@@ -65,6 +65,16 @@ pub struct Made {
     pub backend_request: Option<String>,
 }
 
+/// A key that exists, as its keystore shows it now, whether or not it would be admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The public half; or, for operators, why no single one can be told.
+    pub public: Result<PublicKey, String>,
+    /// Everything that admission reads, under the names of [`Made::attributes`]; `None` for what the keystore does not report. Empty where
+    /// several keys have the locator.
+    pub attributes: BTreeMap<String, Option<String>>,
+}
+
 /// A signature in JOSE form: `r || s` for ECDSA (RFC 7518 section 3.4), the plain octets for RSA and Ed25519.
 #[derive(Clone, Debug)]
 pub struct Signature {
@@ -178,6 +188,13 @@ pub trait Keystore: Send + Sync {
 
     /// Makes the key unusable; succeeds if it already is, or never was. Final on PKCS#11.
     fn destroy<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<(), KeystoreError>>;
+
+    /// Reads back a key that exists, as it is by now: one that [`Keystore::create`] would refuse is told all the same, so that somebody can
+    /// compare it, piece by piece, with what was recorded of it. Creates nothing and changes nothing; may be retried.
+    ///
+    /// [`KeystoreError::Gone`] is an answer: no private key has this locator, and the search was made by somebody who was logged in, again
+    /// after a new login. Every other error says nothing about the key. Slower than a signature, and never on a request path.
+    fn inspect<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<Seen, KeystoreError>>;
 
     /// Whether signing could work now; cheap, creates nothing, never on the request path.
     fn health(&self) -> BoxFuture<'_, Result<(), KeystoreError>>;

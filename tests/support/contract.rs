@@ -53,6 +53,7 @@ impl Contract {
         let again = self.keystore.create(&name, algorithm).await.expect("found again");
         assert_eq!((&again.public, &again.locator), (&made.public, &made.locator), "{algorithm}");
 
+        self.check_seen(&made, algorithm).await;
         self.sign_and_verify(&made, algorithm, b"a message").await;
         self.check_input(&made, algorithm).await;
         let past = self.clock.monotonic();
@@ -61,6 +62,8 @@ impl Contract {
 
         self.keystore.destroy(&made.locator).await.expect("destroyed");
         let outcome = self.keystore.sign(&made.locator, algorithm, input(algorithm, b"gone"), self.terms()).await;
+        assert!(matches!(outcome, Err(KeystoreError::Gone(_))), "{algorithm}: {outcome:?}");
+        let outcome = self.keystore.inspect(&made.locator).await;
         assert!(matches!(outcome, Err(KeystoreError::Gone(_))), "{algorithm}: {outcome:?}");
         self.keystore.destroy(&made.locator).await.expect("destroyed already");
         let fresh = self.keystore.create(&name, algorithm).await.expect("made anew");
@@ -74,6 +77,17 @@ impl Contract {
         let outcome = self.keystore.create(&name, algorithm).await;
         assert!(matches!(outcome, Err(KeystoreError::Rejected(_))), "{algorithm}: {outcome:?}");
         assert!(self.keystore.inventory(name.installation()).await.expect("listed").is_empty(), "{algorithm}");
+    }
+
+    /// A key is read back as it was made, with every attribute that was recorded, and stays as it is.
+    async fn check_seen(&self, made: &Made, algorithm: Algorithm) {
+        for _ in 0..2 {
+            let seen = self.keystore.inspect(&made.locator).await.unwrap_or_else(|error| panic!("{algorithm}: {error}"));
+            assert_eq!(seen.public.as_ref(), Ok(&made.public), "{algorithm}");
+            for (name, value) in &made.attributes {
+                assert_eq!(seen.attributes.get(name), Some(&Some(value.clone())), "{algorithm}: {name}");
+            }
+        }
     }
 
     /// A digest of any other length, and the other kind of input, are refused, not signed.
@@ -140,6 +154,8 @@ impl Contract {
     async fn check_absent(&self) {
         let strange = Locator::new("no such thing");
         let outcome = self.keystore.sign(&strange, Algorithm::ES256, input(Algorithm::ES256, b"x"), self.terms()).await;
+        assert!(matches!(outcome, Err(KeystoreError::Rejected(_) | KeystoreError::Gone(_))), "{outcome:?}");
+        let outcome = self.keystore.inspect(&strange).await;
         assert!(matches!(outcome, Err(KeystoreError::Rejected(_) | KeystoreError::Gone(_))), "{outcome:?}");
     }
 

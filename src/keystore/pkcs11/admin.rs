@@ -1,4 +1,4 @@
-//! The thread that owns a token: it opens it, logs in, keeps the login, and makes, destroys and lists keys one after the other.
+//! The thread that owns a token: it opens it, logs in, keeps the login, and makes, reads, destroys and lists keys one after the other.
 //!
 //! In scope: opening again after a failure, with a back-off. Out of scope: signing (`worker.rs`). Its session is opened first and held for as
 //! long as the token can be used, because closing a token's last session logs everybody out. Making and destroying keys is serialised here:
@@ -24,7 +24,7 @@ use super::queue::Taken;
 use super::recovery::{Breaker, Class, LONGEST_PAUSE};
 use super::token::select;
 use super::{ERRAND_ANSWER, Shared, hire};
-use crate::keystore::{KeystoreError, Locator, Made};
+use crate::keystore::{KeystoreError, Locator, Made, Seen};
 
 /// How often an idle token is asked for a sign of life: below the 30 s after which some devices drop a session.
 const PING: Duration = Duration::from_secs(10);
@@ -39,6 +39,8 @@ pub(super) enum Errand {
     Create(KeyName, Algorithm, Reply<Made>),
     /// By `CKA_ID`.
     Destroy(Vec<u8>, Reply<()>),
+    /// By `CKA_ID`.
+    Inspect(Vec<u8>, Reply<Seen>),
     Ping(Reply<()>),
     /// By installation.
     List(String, Reply<Vec<(KeyName, Locator)>>),
@@ -49,7 +51,7 @@ impl Errand {
     fn patience(&self) -> Duration {
         match self {
             Self::Create(..) | Self::List(..) => ERRAND_ANSWER,
-            Self::Destroy(..) | Self::Ping(_) => Duration::ZERO,
+            Self::Destroy(..) | Self::Inspect(..) | Self::Ping(_) => Duration::ZERO,
         }
     }
 }
@@ -155,6 +157,11 @@ impl Admin {
         match errand {
             Errand::Create(name, algorithm, reply) => self.answer(reply, |admin| admin.create(&name, algorithm)),
             Errand::Destroy(id, reply) => self.answer(reply, |admin| admin.destroy(&id)),
+            Errand::Inspect(id, reply) => self.answer(reply, |admin| {
+                // Searched for in vain, logged in again, searched for again: it is gone.
+                let missing = || Fault::Missing(objects::hex(&id));
+                admin.with_session(|session| require_login(session).and_then(|()| objects::inspect(session, &id)?.ok_or_else(missing)))
+            }),
             Errand::Ping(reply) => self.answer(reply, Self::ping),
             Errand::List(installation, reply) => self.answer(reply, |admin| {
                 let listed = admin.with_session(|session| require_login(session).and_then(|()| objects::list(session, &installation)))?;

@@ -25,6 +25,9 @@ const REQUIRED: [(AttributeType, &str, bool); 14] = [
     (AttributeType::Modifiable, "modifiable", false),
 ];
 
+/// The name of the one attribute that may be missing.
+const ALWAYS_AUTHENTICATE: &str = "always-authenticate";
+
 /// What must be read for [`admit`].
 pub(super) fn attributes_to_read() -> Vec<AttributeType> {
     let always_authenticate = std::iter::once(AttributeType::AlwaysAuthenticate);
@@ -43,10 +46,19 @@ pub(super) fn admit(attributes: &[Attribute]) -> Result<BTreeMap<String, String>
         }
     }
     // A key that asks for the PIN at each use cannot serve. Tokens without this attribute never ask (its default is false).
-    if value(attributes, AttributeType::AlwaysAuthenticate) == Some(true) {
-        reasons.push("always-authenticate is true, must be false".to_owned());
+    match value(attributes, AttributeType::AlwaysAuthenticate) {
+        Some(true) => reasons.push(format!("{ALWAYS_AUTHENTICATE} is true, must be false")),
+        Some(false) => drop(record.insert(ALWAYS_AUTHENTICATE.to_owned(), false.to_string())),
+        None => {}
     }
     if reasons.is_empty() { Ok(record) } else { Err(reasons) }
+}
+
+/// What is reported of everything that [`admit`] reads, by the names of its record.
+pub(super) fn reported(attributes: &[Attribute]) -> BTreeMap<String, Option<String>> {
+    let required = REQUIRED.iter().map(|(kind, name, _)| (*kind, *name));
+    let read = required.chain([(AttributeType::AlwaysAuthenticate, ALWAYS_AUTHENTICATE)]);
+    read.map(|(kind, name)| (name.to_owned(), value(attributes, kind).map(|value| value.to_string()))).collect()
 }
 
 fn value(attributes: &[Attribute], kind: AttributeType) -> Option<bool> {
@@ -101,6 +113,25 @@ mod tests {
         assert_eq!(record.len(), REQUIRED.len());
         assert_eq!(record["never-extractable"], "true");
         assert_eq!(record["decrypt"], "false");
+    }
+
+    #[test]
+    fn a_token_may_say_that_it_never_asks_for_the_pin_again() {
+        let asks = |asks| [good(), vec![Attribute::AlwaysAuthenticate(asks)]].concat();
+        assert_eq!(admit(&asks(false)).unwrap()["always-authenticate"], "false");
+        assert_eq!(admit(&asks(true)).unwrap_err(), ["always-authenticate is true, must be false"]);
+    }
+
+    #[test]
+    fn everything_is_reported_of_a_key_that_would_not_be_admitted() {
+        let admitted = admit(&good()).unwrap();
+        let mut whole = reported(&good());
+        assert_eq!(whole.remove("always-authenticate"), Some(None));
+        assert_eq!(whole, admitted.into_iter().map(|(name, value)| (name, Some(value))).collect());
+        let part = reported(&[Attribute::Sensitive(false), Attribute::AlwaysAuthenticate(true)]);
+        assert_eq!(part.len(), REQUIRED.len() + 1);
+        let told: Vec<(&str, &str)> = part.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?))).collect();
+        assert_eq!(told, [("always-authenticate", "true"), ("sensitive", "false")]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use self::queue::Queue;
 pub use self::token::{BadTokenSelector, TokenSelector};
 pub use self::uri::TokenUri;
 use self::watch::Bell;
-use super::{BoxFuture, Condition, Input, Keystore, KeystoreError, Locator, Made, Signature, Terms};
+use super::{BoxFuture, Condition, Input, Keystore, KeystoreError, Locator, Made, Seen, Signature, Terms};
 use crate::clock::Clock;
 use crate::secret::SecretFile;
 
@@ -214,6 +214,13 @@ impl Keystore for Pkcs11Keystore {
         Box::pin(async move {
             let id = id(locator)?;
             self.ask(ERRAND_ANSWER, move |reply| Errand::Destroy(id, reply)).await
+        })
+    }
+
+    fn inspect<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<Seen, KeystoreError>> {
+        Box::pin(async move {
+            let id = id(locator)?;
+            self.ask(ERRAND_ANSWER, move |reply| Errand::Inspect(id, reply)).await
         })
     }
 

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use super::admission;
 use super::fault::Fault;
 use super::public;
+use crate::keystore::Seen;
 
 /// The size of new RSA keys. RFC 7518 section 3.3 demands at least 2048; larger keys make each signature several times slower, and rotation
 /// replaces a key years before its size matters.
@@ -28,6 +29,9 @@ const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 const ID_LENGTH: usize = 20;
 /// The most private keys that are listed of one token; more mean that something other than Claviger fills it.
 const MOST_LISTED: usize = 65_536;
+
+/// What the record calls the label.
+const LABEL: &str = "label";
 
 /// A key pair of the token.
 pub(super) struct Found {
@@ -52,33 +56,56 @@ pub(super) fn id_of(name: &KeyName) -> Vec<u8> {
 /// Finds the one private key with this id, and its public half; `None` if there is no private key.
 pub(super) fn find(session: &Session, id: &[u8]) -> Result<Option<Found>, Fault> {
     let Some(private) = find_private(session, id)? else { return Ok(None) };
-    let wanted = [
-        AttributeType::KeyType,
-        AttributeType::EcParams,
-        AttributeType::EcPoint,
-        AttributeType::Modulus,
-        AttributeType::PublicExponent,
-        AttributeType::Label,
-    ];
-    let inner = session.get_attributes(private, &wanted)?;
     let wrong = |reason: String| Fault::Refused(format!("the key with id {}: {reason}", hex(id)));
+    let inner = session.get_attributes(private, &PAIR)?;
     let outer = match sole(session, ObjectClass::PUBLIC_KEY, id)? {
-        Some(public) => session.get_attributes(public, &wanted)?,
+        Some(public) => session.get_attributes(public, &PAIR)?,
         None => Vec::new(),
     };
-    // Some devices show the curve on the public half alone.
-    let shape =
-        public::shape(&inner).or_else(|reason| if outer.is_empty() { Err(reason) } else { public::shape(&outer) }).map_err(wrong)?;
-    if !outer.is_empty() && public::shape(&outer) != Ok(shape) {
-        return Err(wrong("its public half is of another kind".to_owned()));
-    }
-    let halves = (public::public_key(shape, &inner).map_err(wrong)?, public::public_key(shape, &outer).map_err(wrong)?);
-    let public = match halves {
-        (Some(inner), Some(outer)) if inner != outer => return Err(wrong("its public half belongs to another key".to_owned())),
-        (_, Some(public)) | (Some(public), None) => public,
-        (None, None) => return Err(wrong("the token shows no public half of it".to_owned())),
-    };
+    let (shape, public) = pair(&inner, &outer).map_err(wrong)?;
     Ok(Some(Found { private, shape, public, label: label(&inner) }))
+}
+
+/// What is to be read of both halves for [`pair`], and the label.
+const PAIR: [AttributeType; 6] = [
+    AttributeType::KeyType,
+    AttributeType::EcParams,
+    AttributeType::EcPoint,
+    AttributeType::Modulus,
+    AttributeType::PublicExponent,
+    AttributeType::Label,
+];
+
+/// The key that the attributes of a private half and those of its public half make together. None of a public half: there is none.
+fn pair(inner: &[Attribute], outer: &[Attribute]) -> Result<(KeyShape, PublicKey), String> {
+    // Some devices show the curve on the public half alone.
+    let shape = public::shape(inner).or_else(|reason| if outer.is_empty() { Err(reason) } else { public::shape(outer) })?;
+    if !outer.is_empty() && public::shape(outer) != Ok(shape) {
+        return Err("its public half is of another kind".to_owned());
+    }
+    match (public::public_key(shape, inner)?, public::public_key(shape, outer)?) {
+        (Some(inner), Some(outer)) if inner != outer => Err("its public half belongs to another key".to_owned()),
+        (_, Some(public)) | (Some(public), None) => Ok((shape, public)),
+        (None, None) => Err("the token shows no public half of it".to_owned()),
+    }
+}
+
+/// Reads the private key with this id back, whatever it is like; `None` if there is none.
+pub(super) fn inspect(session: &Session, id: &[u8]) -> Result<Option<Seen>, Fault> {
+    let private = match at_most_two(session, ObjectClass::PRIVATE_KEY, id)?.as_slice() {
+        [] => return Ok(None),
+        [private] => *private,
+        _ => return Ok(Some(Seen { public: Err("more than one private key has its id".to_owned()), attributes: BTreeMap::new() })),
+    };
+    let inner = session.get_attributes(private, &PAIR)?;
+    let public = match at_most_two(session, ObjectClass::PUBLIC_KEY, id)?.as_slice() {
+        [] => pair(&inner, &[]),
+        [public] => pair(&inner, &session.get_attributes(*public, &PAIR)?),
+        _ => Err("more than one public key has its id".to_owned()),
+    };
+    let mut attributes = admission::reported(&session.get_attributes(private, &admission::attributes_to_read())?);
+    attributes.insert(LABEL.to_owned(), Some(label(&inner)));
+    Ok(Some(Seen { public: public.map(|(_, public)| public), attributes }))
 }
 
 /// Makes a key pair with this name; durable when it returns.
@@ -135,7 +162,7 @@ pub(super) fn admit(session: &Session, found: &Found, name: &KeyName, shape: Key
     if !reasons.is_empty() {
         return Err(Fault::Refused(format!("key {name} cannot be admitted: {}", reasons.join("; "))));
     }
-    record.insert("label".to_owned(), found.label.clone());
+    record.insert(LABEL.to_owned(), found.label.clone());
     Ok(record)
 }
 
@@ -200,13 +227,17 @@ pub(super) fn id_in(locator: &str) -> Option<Vec<u8>> {
 
 /// The object of this class and id; more than one is never a choice to make.
 fn sole(session: &Session, class: ObjectClass, id: &[u8]) -> Result<Option<ObjectHandle>, Fault> {
-    let search = session.iter_objects(&[Attribute::Class(class), Attribute::Token(true), Attribute::Id(id.to_vec())])?;
-    let objects = search.take(2).collect::<Result<Vec<_>, _>>()?;
-    match objects.as_slice() {
+    match at_most_two(session, class, id)?.as_slice() {
         [] => Ok(None),
         [object] => Ok(Some(*object)),
         _ => Err(Fault::Refused(format!("more than one key has the id {}; remove the wrong one with the vendor's tool", hex(id)))),
     }
+}
+
+/// Objects of this class and id: enough of them to see whether there is exactly one.
+fn at_most_two(session: &Session, class: ObjectClass, id: &[u8]) -> Result<Vec<ObjectHandle>, Fault> {
+    let search = session.iter_objects(&[Attribute::Class(class), Attribute::Token(true), Attribute::Id(id.to_vec())])?;
+    Ok(search.take(2).collect::<Result<Vec<_>, _>>()?)
 }
 
 /// A key that can sign, and nothing else, and never changes.
