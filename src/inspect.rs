@@ -52,6 +52,7 @@ pub fn unfinished(state: &StateDir) -> Vec<Finding> {
 /// Opens every keystore, waits for it, and compares what it holds with the key log.
 pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc<dyn Clock>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut others: Vec<(String, BTreeSet<KeyName>)> = Vec::new();
     for (name, keystore) in setup::keystores(config, clock) {
         let what = format!("keystore {name}");
         if let Err(error) = health::wait_for(keystore.as_ref(), clock.as_ref()).await {
@@ -62,12 +63,24 @@ pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc
             Err(error) => findings.push(Finding::new(what, Err(error.to_string()))),
             Ok(held) => {
                 let held: BTreeSet<KeyName> = held.into_iter().map(|(name, _)| name).collect();
-                findings.push(Finding::new(what, Ok(format!("answers, and holds {} keys of this installation", held.len()))));
+                let profile = config.keystores.get(&name).map(|keystore| format!("; {}", keystore.profile())).unwrap_or_default();
+                findings.push(Finding::new(what, Ok(format!("answers, and holds {} keys of this installation{profile}", held.len()))));
                 findings.extend(keyrings.into_iter().flat_map(|keyrings| compare(&name, &held, keyrings)));
+                findings.extend(others.iter().filter_map(|(other, theirs)| shared((&name, &held), (other, theirs))));
+                others.push((name, held));
             }
         }
     }
     findings
+}
+
+/// Two keystores that hold a key of one name (names are never used twice): the configuration cannot know that a label and a serial number
+/// are those of one token, but whoever looks into both does.
+fn shared((one, held): (&str, &BTreeSet<KeyName>), (other, theirs): (&str, &BTreeSet<KeyName>)) -> Option<Finding> {
+    let name = held.intersection(theirs).next()?;
+    let text =
+        format!("holds {name}, and so does keystore {other}: both name one token, or one is a copy of the other; remove one of them");
+    Some(Finding::new(format!("keystore {one}"), Err(text)))
 }
 
 /// Keys that the keystore should hold and does not, and keys that it holds and no record names.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger::clock::{Clock, SystemClock};
-use claviger::keystore::pkcs11::{Pkcs11Keystore, Pkcs11Settings, TokenState};
+use claviger::keystore::pkcs11::{DeviceProfile, Pkcs11Keystore, Pkcs11Settings, TokenState};
 use claviger::keystore::{Keystore, KeystoreError, Locator, Terms};
 use claviger_audit::Algorithm;
 use claviger_audit::names::KeyName;
@@ -204,6 +204,33 @@ fn a_uri_finds_the_token_that_fits_all_of_it() {
                 assert!(matches!(&outcome, Err(KeystoreError::Unavailable { reason, .. }) if reason.contains(said)), "{outcome:?}");
             }
         });
+    });
+}
+
+#[test]
+fn a_profile_changes_nothing_where_all_is_told() {
+    softhsm::in_child("a_profile_changes_nothing_where_all_is_told", |tokens| {
+        tokens.token("candid");
+        let lax = DeviceProfile::omittable().try_fold(DeviceProfile::default(), DeviceProfile::omitting).expect("all may be missing");
+        let profiles = DeviceProfile::names().filter_map(DeviceProfile::named).chain([lax]);
+        let algorithms = [Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA];
+        let (clock, runtime) = (clock(), runtime());
+        let mut seen = Vec::new();
+        for (round, profile) in (0..).zip(profiles) {
+            let settings = Pkcs11Settings { profile, ..tokens.settings("candid", PIN) };
+            let contract = Contract { keystore: Arc::new(Pkcs11Keystore::open(settings, clock.clone())), clock: clock.clone() };
+            runtime.block_on(async {
+                for (number, algorithm) in (1..).zip(algorithms) {
+                    let made = contract.keystore.create(&name(10 * round + number), algorithm).await.expect("made");
+                    contract.sign_and_verify(&made, algorithm, b"by any profile").await;
+                    let mut told = made.attributes;
+                    told.remove("label");
+                    assert!(told.values().all(|value| value == "true" || value == "false"), "{told:?}");
+                    seen.push(told);
+                }
+            });
+        }
+        assert!(seen.len() == 9 && seen.iter().all(|told| told == &seen[0] && told.len() == 14), "{seen:?}");
     });
 }
 

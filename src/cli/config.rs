@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use clap::Subcommand;
+use serde_json::Value;
 
 use super::exit;
 use super::output::{self, Failure, Format, Outcome, cell};
@@ -25,6 +26,14 @@ pub(super) fn run(command: Command, file: &Path, format: Format) -> Outcome {
     if format == Format::Json {
         return Ok(output::json(&value));
     }
+    let keystores = value["keystores"].as_object().cloned().unwrap_or_default();
+    let missing = |row: &Value| row["omits"].as_array().into_iter().flatten().map(cell).collect::<Vec<_>>().join(", ");
+    let columns = ["token", "module", "workers", "profile"];
+    let rows = keystores.iter().map(|(name, row)| {
+        let told = columns.iter().map(|column| cell(&row[*column]));
+        [name.clone()].into_iter().chain(told).chain([missing(row)]).collect()
+    });
+    output::table(&["keystore", "token", "module", "workers", "profile", "may be missing"], rows.collect(), "It has no keystore.");
     let keyrings = value["keyrings"].as_object().cloned().unwrap_or_default();
     let head = ["keyring", "algorithm", "keystore", "seen by all (D)", "lead (D + e)", "overlap", "exposure", "rotates every"];
     let columns = ["algorithm", "keystore", "seen_by_all", "lead", "overlap", "exposure", "rotate_every"];

@@ -56,7 +56,7 @@ pub(super) async fn run(file: &Path, client: Option<Client>, clock: Arc<dyn Cloc
             }
             findings.extend(inspect::keystores(&config, keyrings.as_ref().ok(), &clock).await);
         }
-        Err(StateError::Locked { pid, .. }) => findings.extend(running(client, &pid).await),
+        Err(StateError::Locked { pid, .. }) => findings.extend(running(&config, client, &pid).await),
         Err(error) => findings.push(Finding::new("state folder", Err(error.to_string()))),
     }
     Ok(verdict(&findings, format))
@@ -105,7 +105,7 @@ fn disk(config: &Config) -> Finding {
     Finding::new("disk of the state folder", state)
 }
 
-async fn running(client: Option<Client>, pid: &str) -> Vec<Finding> {
+async fn running(config: &Config, client: Option<Client>, pid: &str) -> Vec<Finding> {
     let mut findings = vec![Finding::new("daemon", Ok(format!("process {pid} holds the state folder")))];
     let Some(client) = client else {
         findings.push(Finding::new("admin socket", Err("the configuration names none; say --socket to ask the daemon".to_owned())));
@@ -128,7 +128,9 @@ async fn running(client: Option<Client>, pid: &str) -> Vec<Finding> {
     let state = if status["clock"]["paused"] == true { Err(paused) } else { Ok("was not stepped".to_owned()) };
     findings.push(Finding::new("clock", state));
     for row in rows(&status, "keystores") {
-        let state = if row["answers"] == true { Ok("answers".to_owned()) } else { Err("does not answer; see the daemon's log".to_owned()) };
+        let profile = row["keystore"].as_str().and_then(|name| config.keystores.get(name)).map(|keystore| keystore.profile().to_string());
+        let answers = profile.map_or_else(|| "answers".to_owned(), |profile| format!("answers; {profile}"));
+        let state = if row["answers"] == true { Ok(answers) } else { Err("does not answer; see the daemon's log".to_owned()) };
         findings.push(Finding::new(format!("keystore {}", output::cell(&row["keystore"])), state));
         for name in rows(row, "orphans") {
             let detail = format!(

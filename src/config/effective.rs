@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Config, KeyringConfig};
+use super::{Config, KeyringConfig, KeystoreConfig};
 use crate::rotation::duration::Human;
 
 /// A configuration, explained. Scalars stand before tables, as TOML wants them.
@@ -37,10 +37,27 @@ pub struct Effective {
     pub listeners: Vec<String>,
     /// How many callers have attributes.
     pub callers: usize,
+    /// Each keystore, without its PIN's file.
+    pub keystores: BTreeMap<String, EffectiveKeystore>,
     /// The routes of each issuer's keys.
     pub jwks: BTreeMap<String, Vec<String>>,
     /// Each keyring with its computed times.
     pub keyrings: BTreeMap<String, EffectiveKeyring>,
+}
+
+/// A keystore, explained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EffectiveKeystore {
+    /// Which token.
+    pub token: String,
+    /// The module's shared library.
+    pub module: String,
+    /// How many sessions sign.
+    pub workers: u16,
+    /// The profile of its device.
+    pub profile: String,
+    /// The attributes that the device may leave unreported, those of the profile too.
+    pub omits: Vec<String>,
 }
 
 /// A keyring, explained. Durations are written as the file writes them.
@@ -96,9 +113,21 @@ impl Effective {
             sha256: config.sha256.to_string(),
             listeners: config.listeners.iter().map(listener).collect(),
             callers: config.callers.len(),
+            keystores: config.keystores.iter().map(|(name, settings)| (name.clone(), keystore(settings))).collect(),
             jwks: jwks.collect(),
             keyrings: config.keyrings.iter().map(|(name, keyring)| (name.clone(), explain(config, keyring))).collect(),
         }
+    }
+}
+
+fn keystore(keystore: &KeystoreConfig) -> EffectiveKeystore {
+    let KeystoreConfig::Pkcs11 { module, token, workers, profile, .. } = keystore;
+    EffectiveKeystore {
+        token: token.to_string(),
+        module: module.display().to_string(),
+        workers: *workers,
+        profile: profile.name().to_owned(),
+        omits: profile.omits().map(str::to_owned).collect(),
     }
 }
 

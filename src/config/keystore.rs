@@ -11,7 +11,7 @@ use super::files;
 use super::limits;
 use super::names::{self, Folders};
 use super::raw::RawKeystore;
-use crate::keystore::pkcs11::{BadTokenSelector, DEFAULT_HANG_AFTER, DEFAULT_QUEUE_WAIT, TokenSelector, TokenUri};
+use crate::keystore::pkcs11::{BadTokenSelector, DEFAULT_HANG_AFTER, DEFAULT_QUEUE_WAIT, DeviceProfile, TokenSelector, TokenUri};
 use crate::secret::SecretFile;
 
 /// Workers of a keystore unless the file says otherwise: more callers in a software token lengthen the wait and sign no faster.
@@ -40,7 +40,17 @@ pub enum KeystoreConfig {
         queue_wait: Duration,
         /// After how long a call counts as hung.
         hang_after: Duration,
+        /// What the device is allowed not to tell of a key.
+        profile: DeviceProfile,
     },
+}
+
+impl KeystoreConfig {
+    /// What the device is allowed not to tell of a key.
+    pub fn profile(&self) -> &DeviceProfile {
+        let Self::Pkcs11 { profile, .. } = self;
+        profile
+    }
 }
 
 /// Reads all keystores.
@@ -86,10 +96,31 @@ fn pkcs11(raw: &RawKeystore, folders: Folders<'_>, at: &Place, problems: &mut Pr
     let remedy = "name the file that holds the PIN, such as \"$CREDENTIALS_DIRECTORY/pin\"";
     let pin_file = file("pin_file", &raw.pin_file, |uri| uri.pin_source.as_ref(), remedy);
     let workers = names::number(raw.workers, (1, MOST_WORKERS), WORKERS, &at.key("workers"), problems);
+    let profile = profile(raw, at, problems);
     let pin = SecretFile::new(pin_file?, folders.credentials);
     let queue_wait = limits::time(raw.queue_wait, QUEUE_WAIT, DEFAULT_QUEUE_WAIT, &at.key("queue_wait"), problems);
     let hang_after = limits::time(raw.hang_after, HANG_AFTER, DEFAULT_HANG_AFTER, &at.key("hang_after"), problems);
-    Some(KeystoreConfig::Pkcs11 { module: module?, token: token?.token, pin, workers, queue_wait, hang_after })
+    Some(KeystoreConfig::Pkcs11 { module: module?, token: token?.token, pin, workers, queue_wait, hang_after, profile: profile? })
+}
+
+/// The profile, and what the operator adds to it.
+fn profile(raw: &RawKeystore, at: &Place, problems: &mut Problems<'_>) -> Option<DeviceProfile> {
+    let name = raw.profile.as_deref().unwrap_or_else(|| DeviceProfile::default().name());
+    let mut profile = DeviceProfile::named(name);
+    if profile.is_none() {
+        let known = DeviceProfile::names().collect::<Vec<_>>().join(", ");
+        problems.add(&at.key("profile"), format!("{name:?} is not a profile of a device"), format!("known are {known}"));
+    }
+    for (index, attribute) in raw.omits.iter().flatten().enumerate() {
+        let more = profile.clone().unwrap_or_default().omitting(attribute);
+        if more.is_none() {
+            let known = DeviceProfile::omittable().collect::<Vec<_>>().join(", ");
+            let problem = format!("{attribute:?} may not be missing, or is no attribute that is asked for");
+            problems.add(&at.key("omits").index(index), problem, format!("take it out; only these may be missing: {known}"));
+        }
+        profile = profile.and(more);
+    }
+    profile
 }
 
 /// What `token` says: a label or serial number says nothing of files. No error repeats any of it: in a URI a PIN may stand in it.

@@ -41,7 +41,7 @@ mod witness;
 
 pub use caller::CallerConfig;
 pub use changes::Changes;
-pub use effective::{Effective, EffectiveKeyring};
+pub use effective::{Effective, EffectiveKeyring, EffectiveKeystore};
 pub use error::{ConfigError, MOST_ERRORS};
 pub use issuer::{Issuer, OUR_ROUTES};
 pub use keyring::{CLAIMS_BYTES, KeyringConfig, PAYLOAD_BYTES, ProfileConfig};

@@ -74,6 +74,8 @@ pub(super) struct RawKeystore {
     pub(super) workers: Option<i64>,
     pub(super) queue_wait: Option<Span>,
     pub(super) hang_after: Option<Span>,
+    pub(super) profile: Option<String>,
+    pub(super) omits: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

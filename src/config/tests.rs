@@ -10,7 +10,7 @@ use claviger_audit::event::Purpose;
 use proptest::prelude::*;
 
 use super::*;
-use crate::keystore::pkcs11::TokenSelector;
+use crate::keystore::pkcs11::{DeviceProfile, TokenSelector};
 use crate::policy::{CallerAttributes, ClaimType};
 use crate::secret::SecretFile;
 
@@ -64,6 +64,7 @@ fn the_example_is_what_it_says() {
         workers: 2,
         queue_wait: Duration::from_millis(500),
         hang_after: Duration::from_secs(10),
+        profile: DeviceProfile::default(),
     };
     assert_eq!(config.keystores, BTreeMap::from([("hsm".to_owned(), hsm)]));
     let tokens = &config.keyrings["access-tokens"];

@@ -138,12 +138,13 @@ pub fn routes(config: &Config, keyrings: &Keyrings) -> PublicRoutes {
 /// Opens every keystore; each opens on its own threads, so a dead one delays nothing.
 pub fn keystores(config: &Config, clock: &Arc<dyn Clock>) -> Keystores {
     let open = |settings: &KeystoreConfig| -> Arc<dyn Keystore> {
-        let KeystoreConfig::Pkcs11 { module, token, pin, workers, queue_wait, hang_after } = settings;
+        let KeystoreConfig::Pkcs11 { module, token, pin, workers, queue_wait, hang_after, profile } = settings;
         let settings = Pkcs11Settings {
             module: module.clone(),
             token: token.clone(),
             workers: usize::from(*workers),
             pin: pin.clone(),
+            profile: profile.clone(),
             state: config.state.clone(),
             queue_wait: *queue_wait,
             hang_after: *hang_after,

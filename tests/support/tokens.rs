@@ -16,7 +16,7 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 
 use claviger::clock::Clock;
-use claviger::keystore::pkcs11::{DEFAULT_HANG_AFTER, DEFAULT_QUEUE_WAIT, DEFAULT_WORKERS, Pkcs11Keystore, Pkcs11Settings};
+use claviger::keystore::pkcs11::{DEFAULT_HANG_AFTER, DEFAULT_QUEUE_WAIT, DEFAULT_WORKERS, DeviceProfile, Pkcs11Keystore, Pkcs11Settings};
 use claviger::secret::SecretFile;
 use claviger_audit::Algorithm;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -145,6 +145,7 @@ impl Tokens {
             token: token.parse().expect("a token's name"),
             workers: DEFAULT_WORKERS,
             pin: SecretFile::new(path, None),
+            profile: DeviceProfile::default(),
             state: self.state(),
             queue_wait: DEFAULT_QUEUE_WAIT,
             hang_after: DEFAULT_HANG_AFTER,

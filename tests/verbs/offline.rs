@@ -168,6 +168,29 @@ fn the_log_is_shown_searched_and_verified() {
 }
 
 #[test]
+fn two_spellings_of_one_token_are_found_by_doctor_and_a_profile_is_shown() {
+    on_softhsm("offline::two_spellings_of_one_token_are_found_by_doctor_and_a_profile_is_shown", |hsm| {
+        let place = Place::new(hsm, one_keyring());
+        place.edit_config(|text| {
+            let module = text.lines().find(|line| line.starts_with("module = ")).expect("the keystore's module").to_owned();
+            let pin = text.lines().find(|line| line.starts_with("pin_file = ")).expect("the keystore's PIN").to_owned();
+            let token = "token = \"pkcs11:manufacturer=SoftHSM%20project\"\nprofile = \"opencryptoki-before-3.16\"\nomits = [\"derive\"]";
+            format!("{text}\n[keystore.again]\ntype = \"pkcs11\"\n{module}\n{pin}\n{token}\n")
+        });
+        let shown = place.command(&["config", "check"]);
+        assert!(shown.contains("manufacturer \"SoftHSM project\"") && shown.contains("copyable, derive"), "{shown}");
+        assert_eq!(json(&place, &["config", "check"])["keystores"]["hsm"]["profile"], "strict");
+        let found = doctor(&place);
+        let wrong = found["findings"].as_array().into_iter().flatten().filter(|row| row["fine"] == false);
+        let wrong: Vec<String> = wrong.map(|row| format!("{}: {}", row["what"], row["text"])).collect();
+        assert!(wrong.len() == 1 && wrong[0].contains("both name one token") && wrong[0].contains("keystore again"), "{wrong:?}");
+        assert!(found["findings"].to_string().contains("profile opencryptoki-before-3.16, copyable, derive may be missing"), "{found}");
+        place.edit_config(|text| text[..text.find("\n[keystore.again]").expect("added above")].to_owned());
+        place.check_stopped();
+    });
+}
+
+#[test]
 fn doctor_asks_a_running_daemon_and_looks_itself_without_one() {
     on_softhsm("offline::doctor_asks_a_running_daemon_and_looks_itself_without_one", |hsm| {
         let place = Place::new(hsm, one_keyring());
@@ -176,12 +199,14 @@ fn doctor_asks_a_running_daemon_and_looks_itself_without_one() {
         let texts = |found: &Value| found["findings"].to_string();
         assert_eq!(found["wrong"], 0, "{found}");
         assert!(texts(&found).contains(&format!("process {} holds the state folder", daemon.pid())), "{found}");
+        assert!(texts(&found).contains("answers; profile strict"), "{found}");
         assert!(["keystore hsm", "keyring access", "log keys", "policies"].iter().all(|what| texts(&found).contains(what)), "{found}");
         assert!(daemon.stop().success());
 
         let found = doctor(&place);
         assert_eq!(found["wrong"], 0, "{found}");
         assert!(texts(&found).contains("not running; keystores are opened here"), "{found}");
+        assert!(texts(&found).contains("keys of this installation; profile strict"), "{found}");
         hsm.hide_tokens(true);
         let said = fails(&place, FOUND, &["doctor"]);
         assert!(said.contains("WRONG") && said.contains("no token has the label"), "{said}");

@@ -117,6 +117,30 @@ fn a_keystore_is_one_token() {
     assert_eq!(errors("workers = 2", "workers = 65"), ["keystore.hsm.workers: 65 is out of bounds; write a number from 1 to 64"]);
 }
 
+#[test]
+fn a_profile_is_known_and_only_some_attributes_may_be_missing() {
+    let with = |profile: &str, omits: &str| {
+        EXAMPLE.replace("profile = \"strict\"", &format!("profile = {profile:?}")).replace("omits = []", &format!("omits = {omits}"))
+    };
+    let config = parse(&with("opencryptoki-before-3.16", "['modifiable', 'copyable']")).expect("right");
+    assert_eq!(config.keystores["hsm"].profile().to_string(), "profile opencryptoki-before-3.16, copyable, modifiable may be missing");
+    let told = &config.effective().keystores["hsm"];
+    assert_eq!((told.profile.as_str(), told.omits.join(" ")), ("opencryptoki-before-3.16", "copyable modifiable".to_owned()));
+    assert_eq!((told.token.as_str(), told.workers), ("label \"claviger\"", 2));
+    let known = "take it out; only these may be missing: sign-recover, decrypt, unwrap, derive, copyable, modifiable";
+    let refused =
+        |index, name| format!("keystore.hsm.omits[{index}]: {name:?} may not be missing, or is no attribute that is asked for; {known}");
+    assert_eq!(
+        errors_of(&with("luna", "['derive', 'sensitive', 'Copyable', 'never-extractable']")),
+        [
+            "keystore.hsm.profile: \"luna\" is not a profile of a device; known are strict, opencryptoki-before-3.16".to_owned(),
+            refused(1, "sensitive"),
+            refused(2, "Copyable"),
+            refused(3, "never-extractable"),
+        ]
+    );
+}
+
 /// In place of every value, every name of a table and every name of a setting, whole and with its end cut off.
 #[test]
 fn a_pin_in_the_wrong_place_is_in_no_answer() {

@@ -20,6 +20,7 @@ use super::link::Standing;
 use super::module::{Module, Open, SessionPlace};
 use super::objects::{self, Found};
 use super::pin;
+use super::profile::DeviceProfile;
 use super::queue::Taken;
 use super::recovery::{Breaker, Class, LONGEST_PAUSE};
 use super::token::select;
@@ -178,7 +179,8 @@ impl Admin {
     }
 
     fn create(&mut self, name: &KeyName, algorithm: Algorithm) -> Result<Made, KeystoreError> {
-        let made = self.with_session(|session| find_or_make(session, name, algorithm));
+        let shared = Arc::clone(&self.shared);
+        let made = self.with_session(|session| find_or_make(session, name, algorithm, &shared.settings.profile));
         self.shared.keys.forget(&objects::id_of(name));
         made
     }
@@ -254,18 +256,18 @@ fn require_login(session: &Session) -> Result<(), Fault> {
 
 /// Finds the key, or makes it, and admits it. A key that was made by this very call and is not admitted is destroyed again; one that was
 /// there before never is.
-fn find_or_make(session: &Session, name: &KeyName, algorithm: Algorithm) -> Result<Made, Fault> {
+fn find_or_make(session: &Session, name: &KeyName, algorithm: Algorithm, profile: &DeviceProfile) -> Result<Made, Fault> {
     require_login(session)?;
     let (id, shape) = (objects::id_of(name), algorithm.key_shape());
     let made = |found: Found| {
-        let attributes = objects::admit(session, &found, name, shape)?;
+        let attributes = objects::admit(session, &found, name, shape, profile)?;
         Ok(Made { public: found.public, locator: Locator::new(objects::hex(&id)), attributes, backend_request: None })
     };
     if let Some(found) = objects::find(session, &id)? {
         return made(found);
     }
     require_login(session)?;
-    objects::generate(session, name, shape)?;
+    objects::generate(session, name, shape, profile)?;
     let outcome = objects::find(session, &id).and_then(|found| {
         let found = found.ok_or_else(|| Fault::Nonsense("a key that was just made is not found".to_owned()))?;
         made(found)

@@ -1,13 +1,19 @@
 //! Which private keys may be used. Pure: the attributes that a token reports go in, the record or every reason against goes out.
 //!
 //! In scope: keys that were made in this token and can do nothing but sign there. Out of scope: reading attributes, destroying keys, and
-//! profiles of vendors whose devices omit attributes.
+//! which device may omit what (`profile.rs`).
 
 use std::collections::BTreeMap;
 
 use cryptoki::object::{Attribute, AttributeType};
 
-/// What a private key must report (PKCS#11 v3.1 sections 4.7 to 4.9). A missing attribute is a reason to refuse.
+use super::profile::DeviceProfile;
+
+/// What the record says of an attribute that the device does not tell.
+const NOT_REPORTED: &str = "not-reported";
+
+/// What a private key must report (PKCS#11 v3.1 sections 4.7 to 4.9). A missing attribute is a reason to refuse, unless the profile of the
+/// device says that it is never told; a wrong one always is.
 const REQUIRED: [(AttributeType, &str, bool); 14] = [
     (AttributeType::Token, "token", true),
     (AttributeType::Private, "private", true),
@@ -34,14 +40,20 @@ pub(super) fn attributes_to_read() -> Vec<AttributeType> {
     REQUIRED.iter().map(|(attribute, ..)| *attribute).chain(always_authenticate).collect()
 }
 
+/// The name of an attribute in records, profiles and messages.
+pub(super) fn name(kind: AttributeType) -> Option<&'static str> {
+    REQUIRED.into_iter().find(|(known, ..)| *known == kind).map(|(_, name, _)| name)
+}
+
 /// Admits a private key with these attributes, and says what was read; or says everything that is wrong with it.
-pub(super) fn admit(attributes: &[Attribute]) -> Result<BTreeMap<String, String>, Vec<String>> {
+pub(super) fn admit(attributes: &[Attribute], profile: &DeviceProfile) -> Result<BTreeMap<String, String>, Vec<String>> {
     let mut record = BTreeMap::new();
     let mut reasons = Vec::new();
     for (kind, name, required) in REQUIRED {
         match value(attributes, kind) {
             Some(found) if found == required => drop(record.insert(name.to_owned(), found.to_string())),
             Some(found) => reasons.push(format!("{name} is {found}, must be {required}")),
+            None if profile.may_omit(name) => drop(record.insert(name.to_owned(), NOT_REPORTED.to_owned())),
             None => reasons.push(format!("{name} is not reported, must be {required}")),
         }
     }
@@ -86,6 +98,10 @@ fn value(attributes: &[Attribute], kind: AttributeType) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn admit(attributes: &[Attribute]) -> Result<BTreeMap<String, String>, Vec<String>> {
+        super::admit(attributes, &DeviceProfile::default())
+    }
 
     fn good() -> Vec<Attribute> {
         use Attribute as A;
@@ -142,6 +158,61 @@ mod tests {
             attributes.retain(|attribute| attribute.attribute_type() != kind);
             let reasons = admit(&attributes).unwrap_err();
             assert_eq!(reasons, [format!("{name} is not reported, must be {required}")]);
+        }
+    }
+
+    /// The whole table: every attribute, missing and wrong, under every profile and under one that allows all that may be allowed.
+    #[test]
+    fn a_profile_forgives_what_is_missing_and_never_what_is_wrong() {
+        let lax = DeviceProfile::omittable().try_fold(DeviceProfile::default(), DeviceProfile::omitting).unwrap();
+        let profiles: Vec<DeviceProfile> = DeviceProfile::names().filter_map(DeviceProfile::named).chain([lax]).collect();
+        let mut forgiven = Vec::new();
+        for profile in &profiles {
+            assert_eq!(super::admit(&good(), profile), admit(&good()), "{profile}: what is told is recorded as ever");
+            for (place, (kind, name, required)) in REQUIRED.into_iter().enumerate() {
+                let mut missing = good();
+                missing.remove(place);
+                match super::admit(&missing, profile) {
+                    Ok(record) => {
+                        assert!(
+                            profile.may_omit(name) && record[name] == "not-reported" && record.len() == REQUIRED.len(),
+                            "{profile}: {name}"
+                        );
+                        forgiven.push((profile.name(), name));
+                    }
+                    Err(reasons) => {
+                        assert!(!profile.may_omit(name), "{profile}: {name}");
+                        assert_eq!(reasons, [format!("{name} is not reported, must be {required}")]);
+                    }
+                }
+                let mut wrong = good();
+                wrong[place] = opposite(&wrong[place]);
+                assert_eq!(wrong[place].attribute_type(), kind);
+                assert_eq!(super::admit(&wrong, profile).unwrap_err(), [format!("{name} is {}, must be {required}", !required)]);
+            }
+        }
+        let lax = ["sign-recover", "decrypt", "unwrap", "derive", "copyable", "modifiable"].map(|name| ("strict", name));
+        assert_eq!(forgiven, [&[("opencryptoki-before-3.16", "copyable")][..], &lax].concat());
+    }
+
+    fn opposite(attribute: &Attribute) -> Attribute {
+        use Attribute as A;
+        match *attribute {
+            A::Token(v) => A::Token(!v),
+            A::Private(v) => A::Private(!v),
+            A::Sensitive(v) => A::Sensitive(!v),
+            A::AlwaysSensitive(v) => A::AlwaysSensitive(!v),
+            A::Extractable(v) => A::Extractable(!v),
+            A::NeverExtractable(v) => A::NeverExtractable(!v),
+            A::Local(v) => A::Local(!v),
+            A::Sign(v) => A::Sign(!v),
+            A::SignRecover(v) => A::SignRecover(!v),
+            A::Decrypt(v) => A::Decrypt(!v),
+            A::Unwrap(v) => A::Unwrap(!v),
+            A::Derive(v) => A::Derive(!v),
+            A::Copyable(v) => A::Copyable(!v),
+            A::Modifiable(v) => A::Modifiable(!v),
+            _ => panic!("{attribute:?} has no opposite"),
         }
     }
 

@@ -1,11 +1,11 @@
 //! The PKCS#11 adapter: keys in an HSM, or in a soft token.
 //!
 //! In scope: one token of one module, its login, its sessions and threads, find-or-create, admission, signing, recovery. Out of scope:
-//! verifying signatures (the signer does), vendor profiles.
+//! verifying signatures (the signer does).
 //!
 //! In reading order: `module` (one library, one lock), `token` and `uri` (which one), `pin` (one try), `link` (what the threads know), `admin`
 //! (opens, keeps, makes), `jobs`, `crew` and `worker` (who signs, in which order), `watch` (calls that hang), `queue` (errands), `keys`
-//! (handles of an epoch), `objects`, `admission`, `public` and `mechanism` (what
+//! (handles of an epoch), `objects`, `admission`, `profile`, `public` and `mechanism` (what
 //! is said to the token), `recovery` and `fault` (what went wrong, and what may heal it).
 
 use std::path::PathBuf;
@@ -24,6 +24,7 @@ use self::jobs::{Job, Jobs};
 use self::keys::Keys;
 use self::link::Link;
 pub use self::link::TokenState;
+pub use self::profile::DeviceProfile;
 use self::queue::Queue;
 pub use self::token::{BadTokenSelector, TokenSelector};
 pub use self::uri::TokenUri;
@@ -43,6 +44,7 @@ mod mechanism;
 mod module;
 mod objects;
 mod pin;
+mod profile;
 mod public;
 mod queue;
 mod recovery;
@@ -81,6 +83,8 @@ pub struct Pkcs11Settings {
     pub workers: usize,
     /// The file with the user's PIN; read at each login.
     pub pin: SecretFile,
+    /// What its device is allowed not to tell.
+    pub profile: DeviceProfile,
     /// The state folder, for the marker that stops a wrong PIN from being tried twice.
     pub state: PathBuf,
     /// The longest that interactive work may wait for a thread; what would wait longer is refused at once.

@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::admission;
 use super::fault::Fault;
+use super::profile::DeviceProfile;
 use super::public;
 use crate::keystore::Seen;
 
@@ -108,16 +109,30 @@ pub(super) fn inspect(session: &Session, id: &[u8]) -> Result<Option<Seen>, Faul
     Ok(Some(Seen { public: public.map(|(_, public)| public), attributes }))
 }
 
-/// Makes a key pair with this name; durable when it returns.
-pub(super) fn generate(session: &Session, name: &KeyName, shape: KeyShape) -> Result<(), Fault> {
+/// Makes a key pair with this name; durable when it returns. A device that does not take the template is asked once more, without what its
+/// profile says it never tells. What was left out is judged all the same when it is read back ([`admit`]).
+pub(super) fn generate(session: &Session, name: &KeyName, shape: KeyShape, profile: &DeviceProfile) -> Result<(), Fault> {
     let id = id_of(name);
     remove_rest(session, name, &id)?;
-    let private = private_template(name, &id);
+    let (public, private) = (public_template(name, &id), private_template(name, &id));
+    let outcome = generate_pair(session, shape, &public, &private);
+    if outcome.as_ref().is_err_and(|fault| fault.code().is_some_and(blames_template)) && profile.omits().next().is_some() {
+        return generate_pair(session, shape, &without_omitted(public, profile), &without_omitted(private, profile));
+    }
+    outcome
+}
+
+/// The template without what the device never tells.
+fn without_omitted(mut template: Vec<Attribute>, profile: &DeviceProfile) -> Vec<Attribute> {
+    template.retain(|attribute| admission::name(attribute.attribute_type()).is_none_or(|name| !profile.may_omit(name)));
+    template
+}
+
+fn generate_pair(session: &Session, shape: KeyShape, public: &[Attribute], private: &[Attribute]) -> Result<(), Fault> {
     let (mechanism, forms) = match shape {
         KeyShape::Rsa => {
             let size = [Attribute::ModulusBits(Ulong::new(RSA_BITS)), Attribute::PublicExponent(RSA_EXPONENT.to_vec())];
-            let public = [public_template(name, &id).as_slice(), &size].concat();
-            session.generate_key_pair(&Mechanism::RsaPkcsKeyPairGen, &public, &private)?;
+            session.generate_key_pair(&Mechanism::RsaPkcsKeyPairGen, &[public, &size].concat(), private)?;
             return Ok(());
         }
         KeyShape::Ed25519 => (Mechanism::EccEdwardsKeyPairGen, public::curve_names(shape)),
@@ -125,8 +140,8 @@ pub(super) fn generate(session: &Session, name: &KeyName, shape: KeyShape) -> Re
     };
     let mut outcome = Err(Fault::Refused("no form of the curve's name is known".to_owned()));
     for form in forms {
-        let public = [public_template(name, &id).as_slice(), &[Attribute::EcParams(form.to_vec())]].concat();
-        outcome = session.generate_key_pair(&mechanism, &public, &private).map(drop).map_err(Fault::from);
+        let public = [public, &[Attribute::EcParams(form.to_vec())]].concat();
+        outcome = session.generate_key_pair(&mechanism, &public, private).map(drop).map_err(Fault::from);
         if !outcome.as_ref().is_err_and(|fault: &Fault| fault.code().is_some_and(blames_curve)) {
             break;
         }
@@ -147,9 +162,15 @@ fn remove_rest(session: &Session, name: &KeyName, id: &[u8]) -> Result<(), Fault
 }
 
 /// Reads a private key back and admits it, or says everything that is wrong with it.
-pub(super) fn admit(session: &Session, found: &Found, name: &KeyName, shape: KeyShape) -> Result<BTreeMap<String, String>, Fault> {
+pub(super) fn admit(
+    session: &Session,
+    found: &Found,
+    name: &KeyName,
+    shape: KeyShape,
+    profile: &DeviceProfile,
+) -> Result<BTreeMap<String, String>, Fault> {
     let attributes = session.get_attributes(found.private, &admission::attributes_to_read())?;
-    let (mut record, mut reasons) = match admission::admit(&attributes) {
+    let (mut record, mut reasons) = match admission::admit(&attributes, profile) {
         Ok(record) => (record, Vec::new()),
         Err(reasons) => (BTreeMap::new(), reasons),
     };
@@ -284,9 +305,40 @@ fn blames_curve(code: RvError) -> bool {
     matches!(code, R::CurveNotSupported | R::DomainParamsInvalid | R::AttributeValueInvalid | R::TemplateInconsistent | R::ArgumentsBad)
 }
 
+/// Whether a template with fewer attributes may be taken.
+fn blames_template(code: RvError) -> bool {
+    use RvError as R;
+    matches!(code, R::AttributeTypeInvalid | R::AttributeValueInvalid | R::AttributeReadOnly | R::TemplateInconsistent)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whatever a profile says, a key is asked for that stays in its token; the rest of the template is asked for as ever.
+    #[test]
+    fn a_template_loses_what_is_never_told_and_nothing_else() {
+        let name: KeyName = "prod.access.1-00c0ffee".parse().unwrap();
+        let lax = DeviceProfile::omittable().try_fold(DeviceProfile::default(), DeviceProfile::omitting).unwrap();
+        for profile in DeviceProfile::names().filter_map(DeviceProfile::named).chain([lax]) {
+            for whole in [private_template(&name, &id_of(&name)), public_template(&name, &id_of(&name))] {
+                let rest = without_omitted(whole.clone(), &profile);
+                let lost =
+                    whole.iter().filter(|attribute| !rest.contains(attribute)).filter_map(|lost| admission::name(lost.attribute_type()));
+                let lost: Vec<&str> = lost.collect();
+                assert_eq!(lost.len(), whole.len() - rest.len());
+                assert!(lost.iter().all(|name| profile.may_omit(name)), "{profile}: {lost:?}");
+                assert!(
+                    rest.iter().filter_map(|kept| admission::name(kept.attribute_type())).all(|name| !profile.may_omit(name)),
+                    "{profile}"
+                );
+            }
+            let private = without_omitted(private_template(&name, &id_of(&name)), &profile);
+            for kept in [Attribute::Token(true), Attribute::Private(true), Attribute::Sensitive(true), Attribute::Extractable(false)] {
+                assert!(private.contains(&kept), "{profile}: {kept:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_locator_is_the_id_and_nothing_else() {
