@@ -138,13 +138,13 @@ impl TokenSelector {
 
 /// Finds the one token that the selector names; the error lists what was found instead.
 pub(super) fn select(library: &Pkcs11, selector: &TokenSelector) -> Result<(Slot, TokenInfo), Fault> {
-    let mut found = Vec::new();
+    let (mut found, mut unread) = (Vec::new(), String::new());
     for slot in library.get_slots_with_token()? {
-        // A slot that cannot be read belongs to another device; it must not keep ours from being found.
-        if let Ok(token) = library.get_token_info(slot)
-            && token.token_initialized()
-        {
-            found.push((slot, token));
+        // A slot that cannot be read belongs to another device; it must not keep ours from being found. If it is ours, the error says so.
+        match library.get_token_info(slot) {
+            Ok(token) if token.token_initialized() => found.push((slot, token)),
+            Ok(_) => {}
+            Err(error) => unread.push_str(&format!("; slot {} cannot be read: {error}", slot.id())),
         }
     }
     let told = found.iter().map(|(_, token)| Told {
@@ -153,7 +153,7 @@ pub(super) fn select(library: &Pkcs11, selector: &TokenSelector) -> Result<(Slot
         manufacturer: token.manufacturer_id(),
         model: token.model(),
     });
-    let place = sole(selector, &told.collect::<Vec<_>>()).map_err(Fault::Absent)?;
+    let place = sole(selector, &told.collect::<Vec<_>>()).map_err(|reason| Fault::Absent(reason + &unread))?;
     Ok(found.swap_remove(place))
 }
 
