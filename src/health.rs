@@ -1,7 +1,8 @@
 //! Whether each keystore answers: asked every few seconds off the request path, and recorded when it changes.
 //!
 //! In scope: the periodic question, `keystore.lost` and `keystore.recovered`; and, much more rarely, whether it holds keys of ours that no
-//! record names. Out of scope: a keystore's own recovery (its adapter's) and the rotation that waits for it (it is woken).
+//! record names, and when its keys are compared with their records. Out of scope: that comparison (`drift`), a keystore's own recovery (its
+//! adapter's) and the rotation that waits for it (it is woken).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::absences::Absences;
 use crate::clock::Clock;
+use crate::drift;
 use crate::journal::{AppendError, KeyLog};
 use crate::keystore::{Keystore, KeystoreError};
 use crate::recoveries::Recoveries;
@@ -27,6 +29,8 @@ const EVERY: Duration = Duration::from_secs(2);
 const INVENTORY_EVERY: Duration = Duration::from_hours(1);
 /// How long a listing may take before it is given up until the next time.
 const INVENTORY: Duration = Duration::from_mins(1);
+/// When it is looked again after a keystore stopped answering in the middle of it.
+const INVENTORY_AGAIN: Duration = Duration::from_mins(1);
 /// How often a keystore is asked while it opens, and how long it may take.
 const OPENING_POLL: Duration = Duration::from_millis(50);
 const OPENING: Duration = Duration::from_secs(10);
@@ -89,15 +93,25 @@ impl Health {
     }
 
     /// Looks what a keystore holds, once it answers and then every hour, until the stop. It delays no question whether it answers.
-    pub async fn watch_orphans(&self, name: String, keystore: Arc<dyn Keystore>, stop: CancellationToken) {
+    pub async fn watch_contents(&self, name: String, keystore: Arc<dyn Keystore>, stop: CancellationToken) {
         loop {
-            let pause = if self.is_up(&name) { INVENTORY_EVERY } else { EVERY };
-            if pause == INVENTORY_EVERY {
-                self.look_for_orphans(&name, keystore.as_ref()).await;
-            }
+            let pause = if self.is_up(&name) { self.look_inside(&name, keystore.as_ref()).await } else { EVERY };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Keys too many, and keys that are not what they were; returns when to look again.
+    async fn look_inside(&self, name: &str, keystore: &dyn Keystore) -> Duration {
+        self.look_for_orphans(name, keystore).await;
+        match drift::look(&self.keys, name, keystore).await {
+            Ok(true) => INVENTORY_EVERY,
+            Ok(false) => INVENTORY_AGAIN,
+            Err(error) => {
+                tracing::warn!(keystore = name, %error, "how a key is in its keystore could not be recorded");
+                INVENTORY_AGAIN
             }
         }
     }

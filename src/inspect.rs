@@ -1,20 +1,21 @@
 //! What `doctor` asks of keystores and logs while no daemon runs.
 //!
-//! In scope: whether each keystore answers, which keys it holds, and how that compares with the key log. Out of scope: changing anything: a
-//! key that no record names is reported, never deleted.
+//! In scope: whether each keystore answers, which keys it holds, and how they compare with the key log. Out of scope: changing anything:
+//! a key that no record names, or that is not what it was, is reported, never deleted or repaired.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use claviger_audit::event::LogKind;
-use claviger_audit::keyrings::{Keyrings, State};
+use claviger_audit::keyrings::Keyrings;
 use claviger_audit::names::KeyName;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::setup;
-use crate::health;
 use crate::journal::state::{Intent, StateDir, StateError};
+use crate::keystore::Keystore;
+use crate::{drift, health};
 
 /// How one thing that was looked at stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +66,10 @@ pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc
                 let held: BTreeSet<KeyName> = held.into_iter().map(|(name, _)| name).collect();
                 let profile = config.keystores.get(&name).map(|keystore| format!("; {}", keystore.profile())).unwrap_or_default();
                 findings.push(Finding::new(what, Ok(format!("answers, and holds {} keys of this installation{profile}", held.len()))));
-                findings.extend(keyrings.into_iter().flat_map(|keyrings| compare(&name, &held, keyrings)));
+                if let Some(keyrings) = keyrings {
+                    findings.extend(drifted(&name, keystore.as_ref(), keyrings).await);
+                    findings.extend(orphans(&name, &held, keyrings));
+                }
                 findings.extend(others.iter().filter_map(|(other, theirs)| shared((&name, &held), (other, theirs))));
                 others.push((name, held));
             }
@@ -83,22 +87,22 @@ fn shared((one, held): (&str, &BTreeSet<KeyName>), (other, theirs): (&str, &BTre
     Some(Finding::new(format!("keystore {one}"), Err(text)))
 }
 
-/// Keys that the keystore should hold and does not, and keys that it holds and no record names.
-fn compare(keystore: &str, held: &BTreeSet<KeyName>, keyrings: &Keyrings) -> Vec<Finding> {
-    let needed = [State::Created, State::Published, State::Active, State::Suspended];
-    let here = keyrings.all().flat_map(|keyring| &keyring.keys).filter(|key| key.keystore == keystore);
-    let missing = here.filter(|key| needed.contains(&key.state)).filter_map(|key| key.name.as_ref()).filter(|name| !held.contains(name));
-    let missing = missing.map(|name| {
-        Finding::new(
-            format!("key {name}"),
-            Err(format!("the log says that it lives in {keystore}, but it is not there: rotate, or restore the token")),
-        )
-    });
-    let orphans = health::orphans(held, keyrings).into_iter().map(|name| {
-        Finding::new(
-            format!("key {name}"),
-            Err(format!("an orphan: {keystore} holds it, and no record names it. Nothing uses it; look who made it")),
-        )
-    });
-    missing.chain(orphans).collect()
+/// Keys that the keystore should hold as they were made, and does not.
+async fn drifted(name: &str, keystore: &dyn Keystore, keyrings: &Keyrings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for key in drift::to_conform(keyrings, name) {
+        let text = match drift::look_at(keystore, key).await {
+            Ok(None) => continue,
+            Ok(Some(found)) => format!("not what the log says of it: {found}. Find out who did it; then rotate, or restore it in {name}"),
+            Err(error) => format!("{name} does not say how it is: {error}"),
+        };
+        findings.push(Finding::new(format!("key {}", key.name.as_ref().map_or("", KeyName::as_str)), Err(text)));
+    }
+    findings
+}
+
+/// Keys that the keystore holds and no record names.
+fn orphans(keystore: &str, held: &BTreeSet<KeyName>, keyrings: &Keyrings) -> Vec<Finding> {
+    let text = format!("an orphan: {keystore} holds it, and no record names it. Nothing uses it; look who made it");
+    health::orphans(held, keyrings).into_iter().map(|name| Finding::new(format!("key {name}"), Err(text.clone()))).collect()
 }

@@ -7,7 +7,7 @@
 //!
 //! Pure rooms, without I/O, async, clock, randomness or tracing: [`rotation`], [`policy`], [`jose`]. Ports, a contract in prose and its
 //! adapters: [`keystore`], [`journal`]. The shell, each story told in one place: [`signer`], [`rotator`], [`publisher`], [`operator`],
-//! [`upkeep`], [`witness`], [`logbook`], [`health`], [`recoveries`], [`clock_watch`], [`lateness`], [`readiness`], [`inspect`], [`daemon`]. The edge:
+//! [`upkeep`], [`witness`], [`logbook`], [`health`], [`recoveries`], [`drift`], [`clock_watch`], [`lateness`], [`readiness`], [`inspect`], [`daemon`]. The edge:
 //! [`http`], [`cli`]. What comes from outside: [`config`], [`secret`], [`clock`].
 //!
 //! # Rules between the rooms
@@ -22,6 +22,7 @@ pub mod clock;
 pub mod clock_watch;
 pub mod config;
 pub mod daemon;
+pub mod drift;
 pub mod health;
 pub mod http;
 pub mod inspect;

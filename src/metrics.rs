@@ -118,6 +118,7 @@ pub struct Metrics {
     pub keystore_queued: Family<KeystoreLabel, Gauge>,
     pub keystore_hung: Family<KeystoreLabel, Gauge>,
     pub keystore_wedged: Family<KeystoreLabel, Gauge>,
+    pub key_drifted: Family<KeyringLabel, Gauge>,
     pub clock_paused: Gauge,
     pub log_uncovered: Family<LogLabel, Gauge>,
     /// The risks that are shown, so that those that are over can go.
@@ -157,6 +158,7 @@ impl Default for Metrics {
             keystore_queued: Family::default(),
             keystore_hung: Family::default(),
             keystore_wedged: Family::default(),
+            key_drifted: Family::default(),
             clock_paused: Gauge::default(),
             log_uncovered: Family::default(),
             shown: Mutex::default(),
@@ -221,6 +223,11 @@ impl Metrics {
                 &self.rotation_overdue,
             ),
             ("standby_published_timestamp_seconds", "When the standby was first published; 0 if there is none", &self.standby_since),
+            (
+                "key_drifted",
+                "Keys of the keyring that their keystore does not hold as they were made, at the last hourly look",
+                &self.key_drifted,
+            ),
             ("standby_eligible", "1 while a standby may take over at once (I5)", &self.standby_eligible),
         ];
         for (name, help, metric) in keyring {

@@ -185,6 +185,7 @@ impl Readiness {
         let seconds = |date: Option<Timestamp>| date.map_or(0, Timestamp::seconds);
         metrics.active_key_since.get_or_create(&label).set(seconds(keyring.active().and_then(|key| key.activated)));
         metrics.published_keys.get_or_create(&label).set(counted(keyring.published().count()));
+        metrics.key_drifted.get_or_create(&label).set(counted(risk::drifted(keyring).count()));
         let ahead: Vec<Entry> = timeline::timeline(keyrings, &keyring.name, now).into_iter().filter(|entry| !entry.done).collect();
         metrics.next_transition.get_or_create(&label).set(seconds(ahead.iter().filter_map(|entry| entry.at).min()));
         let rotates = keyring.current().is_some_and(|key| key.state == State::Active);

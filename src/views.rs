@@ -133,6 +133,7 @@ fn key(keyrings: &Keyrings, keyring: &Keyring, key: &Key, now: Timestamp) -> Val
         "withdraw_after": date(key.withdraw_after),
         "destroy_after": date(key.destroy_after),
         "compromised_since": date(key.compromised_since),
+        "drift": key.drift.as_ref().filter(|_| key.is_to_conform()).map(|drift| json!({ "found": drift.found, "since": drift.since.to_string() })),
     })
 }
 

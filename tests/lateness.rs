@@ -1,9 +1,11 @@
 //! Lateness is loud: the real daemon says what is late, or will be, in `/readyz`, in its metrics and in `doctor`; and says when it is over.
 //!
-//! In scope: a keystore that goes while rotations fall due, a suspended key, orphans, and that every metric which the alert rules and the
-//! board of `deploy/` name is exported. Out of scope: when exactly each risk begins (unit tests of `rotation::risk`), and what the rules say
-//! (promtool, in `deploy/prometheus/alerts_test.yml`).
+//! In scope: a keystore that goes while rotations fall due, a suspended key, orphans, keys that were changed in their keystore, and that every
+//! metric which the alert rules and the board of `deploy/` name is exported. Out of scope: when exactly each risk begins (unit tests of
+//! `rotation::risk`), and what the rules say (promtool, in `deploy/prometheus/alerts_test.yml`).
 
+#[path = "lateness/drift.rs"]
+mod drift;
 mod harness;
 
 use std::collections::BTreeSet;
@@ -154,7 +156,7 @@ fn alerts_name_only_risks_that_exist() {
     assert!(named.len() > 5 && named.is_subset(&known), "{named:?}");
     // The others have a metric of their own, which knows how late it is.
     let rest: Vec<&str> = known.difference(&named).copied().collect();
-    assert_eq!(rest, ["clock_paused", "disk_low", "log_dead", "log_uncovered", "rotation_overdue"]);
+    assert_eq!(rest, ["clock_paused", "disk_low", "key_drifted", "log_dead", "log_uncovered", "rotation_overdue"]);
 }
 
 /// With a witness, a signature, a key that retires and one that is suspended, there is a series for everything. What no test can bring

@@ -195,8 +195,17 @@ async fn explain(client: &Client, key: &str, format: Format) -> Outcome {
         return Ok(output::json(&answer));
     }
     output::line(format_args!("{} is {} in keyring {}", key, cell(&answer["key"]["state"]), cell(&answer["keyring"])));
+    drift(&answer["key"]);
     verb::draw(&answer["story"], &answer["clock_paused"]);
     Ok(exit::OK)
+}
+
+/// What a key had become in its keystore, if it was not what its record says.
+pub(super) fn drift(key: &Value) {
+    if let Some(found) = key["drift"]["found"].as_str() {
+        let since = cell(&key["drift"]["since"]);
+        output::line(format_args!("Key {} is not in its keystore what it was made as, since {since}: {found}", cell(&key["kid"])));
+    }
 }
 
 /// The rows of a keyring's keys.

@@ -139,6 +139,7 @@ async fn show(client: &Client, keyring: &str, format: Format) -> Outcome {
         output::line(format_args!("{:>24}  {}", "overlap (Q + T + 2e)", seconds(&answer["timing"]["overlap_ms"])));
     }
     output::table(&super::key::HEAD, super::key::rows(&answer), "It has no key yet.");
+    answer["keys"].as_array().into_iter().flatten().for_each(super::key::drift);
     Ok(exit::OK)
 }
 

@@ -266,7 +266,7 @@ impl Daemon {
             let (health, name, keystore, stop) = (self.health.clone(), name.clone(), keystore.clone(), stop.clone());
             // Not waited for at the stop: a keystore that hangs must not hold it.
             tokio::spawn(async move {
-                tokio::join!(health.watch(name.clone(), keystore.clone(), stop.clone()), health.watch_orphans(name, keystore, stop))
+                tokio::join!(health.watch(name.clone(), keystore.clone(), stop.clone()), health.watch_contents(name, keystore, stop))
             });
         }
         let (rotator, stopped) = (self.rotator.clone(), stop.clone());

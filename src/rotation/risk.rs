@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use claviger_audit::Timestamp;
 use claviger_audit::jwks::{self, MOST_KEYS_IN_SET, SetName};
-use claviger_audit::keyrings::{Key, Keyring, Keyrings, State};
+use claviger_audit::keyrings::{Drift, Key, Keyring, Keyrings, State};
 use claviger_audit::timing::Timing;
 
 use super::duration::Human;
@@ -33,6 +33,8 @@ pub enum Code {
     KeyTooOld,
     /// A key that should have left the JWKS is still there.
     WithdrawalOverdue,
+    /// A key in its keystore is not what was recorded of it.
+    KeyDrifted,
     /// The keystore of the next key does not answer, and a key is needed within D + e + G.
     KeystoreLost,
     /// The key that should sign is suspended, and scheduled rotation waits for an operator.
@@ -51,12 +53,13 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoSigner,
         Self::NoStandby,
         Self::RotationOverdue,
         Self::KeyTooOld,
         Self::WithdrawalOverdue,
+        Self::KeyDrifted,
         Self::KeystoreLost,
         Self::Suspended,
         Self::ClockPaused,
@@ -74,6 +77,7 @@ impl Code {
             Self::RotationOverdue => "rotation_overdue",
             Self::KeyTooOld => "key_too_old",
             Self::WithdrawalOverdue => "withdrawal_overdue",
+            Self::KeyDrifted => "key_drifted",
             Self::KeystoreLost => "keystore_lost",
             Self::Suspended => "suspended",
             Self::ClockPaused => "clock_paused",
@@ -120,6 +124,7 @@ pub fn risks(keyrings: &Keyrings, now: Timestamp, facts: &Facts) -> Vec<Risk> {
     let mut found = common(keyrings, now, facts);
     for keyring in keyrings.all() {
         found.extend(overdue_withdrawals(keyring, now));
+        found.extend(drifted(keyring).map(|(key, drift)| not_as_made(keyring, key, drift)));
         if let Some(in_force) = keyring.timing().filter(|_| keyring.retired.is_none()) {
             let look = Look { keyrings, keyring, timing: &in_force.timing, now };
             let rules =
@@ -133,6 +138,11 @@ pub fn risks(keyrings: &Keyrings, now: Timestamp, facts: &Facts) -> Vec<Risk> {
 /// When the standby of a keyring was first published, if it has one: the oldest that is.
 pub fn standby_since(keyring: &Keyring) -> Option<Timestamp> {
     keyring.pending().filter(|key| key.state == State::Published).map(Key::entered).min()
+}
+
+/// The keys of a keyring that should be in their keystore as they were made, and were last found not to be.
+pub fn drifted(keyring: &Keyring) -> impl Iterator<Item = (&Key, &Drift)> {
+    keyring.keys.iter().filter(|key| key.is_to_conform()).filter_map(|key| Some((key, key.drift.as_ref()?)))
 }
 
 /// How long the scheduled rotation of a keyring is overdue; zero if it is not due, or waits for an operator because the key is suspended.
@@ -196,6 +206,16 @@ fn overdue_withdrawals(keyring: &Keyring, now: Timestamp) -> Vec<Risk> {
         until: None,
     };
     dates.filter(late).min().map(risk).into_iter().collect()
+}
+
+/// What was found is the keystore's own words, and not for strangers.
+fn not_as_made(keyring: &Keyring, key: &Key, drift: &Drift) -> Risk {
+    let (kid, name) = (key.kid.as_deref().unwrap_or_default(), &keyring.name);
+    let detail = format!(
+        "key {kid} of {name} is not in its keystore what it was made as, or not there; it is used as before. `claviger key explain` says what \
+         differs: find out who did it, and rotate or compromise the key"
+    );
+    Risk { keyring: Some(name.clone()), code: Code::KeyDrifted, detail, since: Some(drift.since), until: None }
 }
 
 /// One keyring that is not retired.

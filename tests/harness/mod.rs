@@ -13,6 +13,8 @@ pub(crate) mod daemon;
 #[path = "../support/faults.rs"]
 pub(crate) mod faults;
 pub(crate) mod place;
+#[path = "../support/raw.rs"]
+pub(crate) mod raw;
 pub(crate) mod receipts;
 pub(crate) mod setup;
 #[path = "../support/softhsm.rs"]

@@ -1,5 +1,7 @@
 //! Every risk: it is told when it is there, with its dates, and not before.
 
+use claviger_audit::event::{KeyConforms, KeyDrifted};
+
 use super::super::risk::{Code, Facts, NEARLY_FULL, Risk, UNCOVERED_FOR, overdue, risks, standby_since};
 use super::super::timing::TICK;
 use super::super::verbs::{abandon, compromise, retire, rotate, suspend};
@@ -166,6 +168,31 @@ fn a_key_that_stays_too_long_is_told() {
     assert!(!codes(&story).contains(&"withdrawal_overdue"));
     story.now = due + TICK + MOMENT;
     assert_eq!(only(&story, Code::WithdrawalOverdue).since, Some(due));
+}
+
+/// Told for every key that verifiers trust or will, whoever signs, until it conforms or is over.
+#[test]
+fn a_key_that_drifted_is_told_with_its_kid() {
+    let mut story = standing();
+    story.run(DAY);
+    let (active, standby, since) = (story.active_kid("tokens"), story.standby_kid("tokens"), story.now);
+    let drifted = |kid: &str, found: &str| Event::KeyDrifted(KeyDrifted { keyring: "tokens".into(), kid: kid.into(), found: found.into() });
+    story.append(drifted(&active, "extractable is true, was false"));
+    let risk = only(&story, Code::KeyDrifted);
+    assert_eq!((risk.keyring.as_deref(), risk.since, risk.until), (Some("tokens"), Some(since), None));
+    assert!(risk.detail.contains(&active) && !risk.detail.contains("extractable"), "{}", risk.detail);
+    story.now = story.now + MINUTE;
+    story.append(drifted(&active, "it is gone"));
+    assert_eq!(only(&story, Code::KeyDrifted).since, Some(since), "still the same trouble");
+    story.append(drifted(&standby, "it is gone"));
+    assert_eq!(codes(&story), ["key_drifted", "key_drifted"]);
+    assert_eq!(story.active_kid("tokens"), active, "it is not for the plan to decide");
+    story.append(Event::KeyConforms(KeyConforms { keyring: "tokens".into(), kid: standby }));
+    assert!(only(&story, Code::KeyDrifted).detail.contains(&active));
+    story.verb(|keyrings, now| retire(keyrings, now, "tokens", "test"));
+    assert_eq!(codes(&story), ["key_drifted"], "verifiers trust it still");
+    story.run(DAY);
+    assert_eq!(codes(&story), [""; 0], "withdrawn");
 }
 
 #[test]
