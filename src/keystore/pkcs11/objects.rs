@@ -280,11 +280,12 @@ fn private_template(name: &KeyName, id: &[u8]) -> Vec<Attribute> {
     ]
 }
 
+/// A public half that only has to be found and read. `CKA_VERIFY` has a token-specific default (PKCS#11 v3.1 section 4.8) and is left to it:
+/// signatures are verified by the signer, not by the token, and tpm2-pkcs11 makes no key for which it is asked.
 fn public_template(name: &KeyName, id: &[u8]) -> Vec<Attribute> {
     vec![
         Attribute::Token(true),
         Attribute::Private(false),
-        Attribute::Verify(true),
         Attribute::Modifiable(false),
         Attribute::Label(name.as_str().as_bytes().to_vec()),
         Attribute::Id(id.to_vec()),
