@@ -40,6 +40,7 @@ on_each_module! {
     a_wrong_pin_is_tried_once_over_restarts
     a_new_pin_is_taken_up_without_a_restart
     a_missing_token_is_told_quickly_and_found_when_it_comes
+    a_module_that_cannot_begin_is_tried_again
     two_tokens_of_one_module_do_not_disturb_each_other
     two_keystores_on_one_token_share_its_login
     a_token_that_was_away_signs_with_the_right_key_again
@@ -254,6 +255,36 @@ fn a_missing_token_is_told_quickly_and_found_when_it_comes(tokens: &Tokens) {
         }
         tokens.hide_tokens(false);
         healthy(&keystore).await;
+    });
+}
+
+fn a_module_that_cannot_begin_is_tried_again(tokens: &Tokens) {
+    // Without their folder, not even the module can be initialised.
+    let vanish = || {
+        tokens.hide_tokens(true);
+        std::fs::remove_dir(tokens.folder()).expect("the stand-in");
+    };
+    let return_again = || {
+        std::fs::create_dir(tokens.folder()).expect("the stand-in");
+        tokens.hide_tokens(false);
+    };
+    tokens.token("late");
+    vanish();
+    let clock = clock();
+    let contract = Contract { keystore: Arc::new(tokens.open("late", clock.clone())), clock };
+    runtime().block_on(async {
+        let outcome = timeout(QUICK, contract.keystore.health()).await.expect("an answer soon");
+        assert!(matches!(outcome, Err(KeystoreError::Unavailable { .. })), "{outcome:?}");
+        return_again();
+        healthy(&*contract.keystore).await;
+        let made = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
+        contract.sign_and_verify(&made, Algorithm::ES256, b"at last").await;
+        vanish();
+        let outcome = contract.keystore.create(&name(2), Algorithm::ES256).await;
+        assert!(matches!(outcome, Err(KeystoreError::Unavailable { .. } | KeystoreError::Retry(_))), "{outcome:?}");
+        return_again();
+        healthy(&*contract.keystore).await;
+        contract.sign_and_verify(&made, Algorithm::ES256, b"again").await;
     });
 }
 
