@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use claviger_audit::Algorithm;
 use claviger_audit::names::KeyName;
-use cryptoki::context::Function;
-use cryptoki::error::RvError;
 use cryptoki::session::Session;
 use cryptoki::slot::{Limit, TokenInfo};
 use tokio::sync::oneshot;
@@ -19,7 +17,7 @@ use super::fault::Fault;
 use super::link::Standing;
 use super::module::{Module, Open, SessionPlace};
 use super::objects::{self, Found};
-use super::pin;
+use super::pin::{self, require_login};
 use super::profile::DeviceProfile;
 use super::queue::Taken;
 use super::recovery::{Breaker, Class, LONGEST_PAUSE};
@@ -159,13 +157,15 @@ impl Admin {
             Errand::Create(name, algorithm, reply) => self.answer(reply, |admin| admin.create(&name, algorithm)),
             Errand::Destroy(id, reply) => self.answer(reply, |admin| admin.destroy(&id)),
             Errand::Inspect(id, reply) => self.answer(reply, |admin| {
-                // Searched for in vain, logged in again, searched for again: it is gone.
-                let missing = || Fault::Missing(objects::hex(&id));
-                admin.with_session(|session| require_login(session).and_then(|()| objects::inspect(session, &id)?.ok_or_else(missing)))
+                // Searched for in vain by a user, logged in again, searched for again: it is gone.
+                let missing = |session: &Session| require_login(session).err().unwrap_or_else(|| Fault::Missing(objects::hex(&id)));
+                admin.with_session(|session| objects::inspect(session, &id)?.ok_or_else(|| missing(session)))
             }),
             Errand::Ping(reply) => self.answer(reply, Self::ping),
             Errand::List(installation, reply) => self.answer(reply, |admin| {
-                let listed = admin.with_session(|session| require_login(session).and_then(|()| objects::list(session, &installation)))?;
+                // Asked afterwards: who was logged out in the middle saw no more private keys from there on.
+                let list = |session: &Session| objects::list(session, &installation).and_then(|all| require_login(session).map(|()| all));
+                let listed = admin.with_session(list)?;
                 Ok(listed.into_iter().map(|(name, id)| (name, Locator::new(objects::hex(&id)))).collect())
             }),
         }
@@ -186,17 +186,14 @@ impl Admin {
     }
 
     fn destroy(&mut self, id: &[u8]) -> Result<(), KeystoreError> {
-        let outcome = self.with_session(|session| {
-            require_login(session)?;
-            match objects::find_private(session, id)? {
-                Some(_) => objects::destroy(session, id),
-                None => Err(Fault::Missing(objects::hex(id))),
-            }
+        let outcome = self.with_session(|session| match objects::find_private(session, id)? {
+            Some(_) => objects::destroy(session, id),
+            None => Err(require_login(session).err().unwrap_or_else(|| Fault::Missing(objects::hex(id)))),
         });
         self.shared.keys.forget(id);
         // Searched for in vain, logged in again, searched for again: it is gone. What an interrupted call left of it goes too.
         match outcome {
-            Err(KeystoreError::Gone(_)) => self.with_session(|session| objects::destroy(session, id)),
+            Err(KeystoreError::Gone(_)) => self.with_session(|session| objects::destroy(session, id).and_then(|()| require_login(session))),
             outcome => outcome,
         }
     }
@@ -242,15 +239,6 @@ fn room_for_workers(token: &TokenInfo) -> usize {
     match token.max_session_count() {
         Limit::Max(most) => usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(1).max(1),
         Limit::Unavailable | Limit::Infinite => usize::MAX,
-    }
-}
-
-/// A search by somebody who is not logged in finds no private key, and that must never be taken for an answer.
-fn require_login(session: &Session) -> Result<(), Fault> {
-    if pin::is_logged_in(session)? {
-        Ok(())
-    } else {
-        Err(Fault::Answer { code: RvError::UserNotLoggedIn, function: Function::GetSessionInfo })
     }
 }
 

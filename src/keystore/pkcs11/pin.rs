@@ -11,7 +11,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use cryptoki::context::Pkcs11;
+use cryptoki::context::{Function, Pkcs11};
 use cryptoki::error::RvError;
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
@@ -29,6 +29,12 @@ const HALF: usize = 32;
 pub(super) fn is_logged_in(session: &Session) -> Result<bool, Fault> {
     let state = session.get_session_info()?.session_state();
     Ok(matches!(state, SessionState::RoUser | SessionState::RwUser))
+}
+
+/// A search by somebody who is not logged in finds no private key, and that must never be taken for an answer: asked after a search that
+/// found none, this says whether it may be.
+pub(super) fn require_login(session: &Session) -> Result<(), Fault> {
+    if is_logged_in(session)? { Ok(()) } else { Err(Fault::Answer { code: RvError::UserNotLoggedIn, function: Function::GetSessionInfo }) }
 }
 
 /// Logs the user in, unless that was done. The caller holds the module's login turn.

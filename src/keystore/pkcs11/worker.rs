@@ -16,6 +16,7 @@ use super::link::Standing;
 use super::mechanism::{sign, signature_width};
 use super::module::{Entered, Open, SessionPlace};
 use super::objects::{find, hex};
+use super::pin::require_login;
 use super::recovery::{Class, LONGEST_PAUSE};
 use crate::keystore::KeystoreError;
 
@@ -107,7 +108,10 @@ fn open_session(call: &Entered<'_>, standing: &Standing) -> Result<Session, Faul
 }
 
 fn look_up(shared: &Shared, session: &Session, id: &[u8], epoch: u64) -> Result<Key, Fault> {
-    let found = find(session, id)?.ok_or_else(|| Fault::Missing(hex(id)))?;
+    let Some(found) = find(session, id)? else {
+        // Somebody who was logged out meanwhile sees no private key either: only a search by a user says that there is none.
+        return Err(require_login(session).err().unwrap_or_else(|| Fault::Missing(hex(id))));
+    };
     let key = Key { epoch, object: found.private, shape: found.shape, width: signature_width(found.shape, found.modulus()) };
     shared.keys.learn(id, key);
     Ok(key)
