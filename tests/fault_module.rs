@@ -21,7 +21,7 @@ use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::{AuthPin, Ulong};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::faults::{self, Faults, with_faults};
 use crate::support::softhsm::{self, PIN, SoftHsm};
@@ -108,10 +108,13 @@ pub(crate) fn find(session: &Session, id: u8) -> Vec<ObjectHandle> {
 
 /// Waits until this rule holds a thread's call up: fails if the thread ends instead.
 pub(crate) fn held<T>(faults: &Faults, rule: u64, thread: &ScopedJoinHandle<'_, T>) {
-    let hangs = |status: &Value| status["hung"].as_array().is_some_and(|hung| hung.iter().any(|call| call["rule"] == rule));
-    let is_delay =
-        |status: &Value| status["rules"].as_array().is_some_and(|rules| rules.iter().any(|known| known["said"]["do"] == "delay"));
-    while !(hangs(&faults.status()) || is_delay(&faults.status()) && faults.fired(rule) == 1) {
+    let is_held = || {
+        let status = faults.status();
+        let known = status["rules"].as_array().and_then(|rules| rules.iter().find(|known| known["rule"] == rule)).expect("a rule in force");
+        // A call that hangs is told of as soon as it does; one that is delayed is known by the rule alone.
+        if known["said"]["do"] == "hang" { status["hung"] != json!([]) } else { known["fired"] == 1 }
+    };
+    while !is_held() {
         assert!(!thread.is_finished(), "the call was not held up");
         yield_now();
     }

@@ -7,13 +7,12 @@
 //! again, for itself alone, with that environment; the child does the work, and the parent asserts its success. The child leaves as the daemon
 //! does, at once: what libraries run at exit (OpenSSL frees its tables) would run under the keystores' threads, which nobody waits for.
 
-use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use claviger::clock::Clock;
 use claviger::keystore::pkcs11::{DEFAULT_HANG_AFTER, DEFAULT_QUEUE_WAIT, DEFAULT_WORKERS, DeviceProfile, Pkcs11Keystore, Pkcs11Settings};
@@ -30,6 +29,9 @@ pub(crate) const OFFICER_PIN: &str = "0815-officer";
 const CHILD: &str = "CLAVIGER_TEST_CHILD";
 /// What a child says when its work is done: without it, it ran no test.
 const DONE: &str = "the child is done";
+
+/// What stands before numbers that a test in a child wants on record, such as the seed of a random run.
+pub(crate) const NUMBERS: &str = "==> ";
 
 /// What has to be known of a module.
 pub(crate) struct Module {
@@ -68,7 +70,7 @@ pub(crate) struct Tokens {
     root: PathBuf,
     /// Whose tokens they are.
     pub(crate) module: &'static Module,
-    server: RefCell<Option<Server>>,
+    server: Mutex<Option<Server>>,
 }
 
 impl Tokens {
@@ -82,7 +84,7 @@ impl Tokens {
     pub(crate) fn in_child(module: &'static Module, test: &str, body: impl FnOnce(&Self)) {
         #[expect(clippy::disallowed_methods, reason = "the parent hands the child its folder this way")]
         if let Some(root) = std::env::var_os(CHILD) {
-            let tokens = Self { root: PathBuf::from(root), module, server: RefCell::default() };
+            let tokens = Self { root: PathBuf::from(root), module, server: Mutex::default() };
             tokens.start_server();
             body(&tokens);
             tokens.stop_server();
@@ -90,7 +92,7 @@ impl Tokens {
             signal_hook::low_level::exit(0);
         }
         let root = tempfile::tempdir().expect("a temporary folder");
-        let tokens = Self { root: root.path().to_owned(), module, server: RefCell::default() };
+        let tokens = Self { root: root.path().to_owned(), module, server: Mutex::default() };
         for folder in [tokens.folder(), tokens.state()] {
             fs::create_dir(folder).expect("a new folder");
         }
@@ -102,6 +104,7 @@ impl Tokens {
             .output()
             .expect("the test binary runs again");
         let output = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+        output.lines().filter_map(|line| line.split_once(NUMBERS)).for_each(|(_, numbers)| show(numbers));
         assert!(child.status.success() && output.contains(DONE), "in the child of {test}:\n{output}");
     }
 
@@ -113,12 +116,12 @@ impl Tokens {
 
     /// Starts the server that the module needs, if it needs one; there is one when `body` begins.
     pub(crate) fn start_server(&self) {
-        self.server.replace((self.module.server)(self));
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = (self.module.server)(self);
     }
 
     /// Ends the server, under whatever call it serves.
     pub(crate) fn stop_server(&self) {
-        self.server.take();
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Moves all tokens out of the module's sight, or back.
@@ -181,4 +184,9 @@ impl Tokens {
     pub(crate) fn folder(&self) -> PathBuf {
         self.root.join("tokens")
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the child's words would be lost")]
+fn show(numbers: &str) {
+    println!("{NUMBERS}{numbers}");
 }
