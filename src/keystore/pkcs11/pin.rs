@@ -4,7 +4,10 @@
 //!
 //! Before a login the marker is made durable; after a success it is removed. So a wrong PIN, and a crash in the middle of a login, leave a
 //! marker that stops every later try with the same PIN: a restart loop cannot lock the token. The marker holds 32 random bytes and the
-//! HMAC-SHA256, under them, of the token's serial number and the PIN; it is as secret as the PIN's file, and never logged.
+//! HMAC-SHA256, under them, of the token's identity and the PIN; it is as secret as the PIN's file, and never logged.
+//!
+//! A serial number is no identity: it is the device's (PKCS#11 v3.1 section 3.2, `CK_TOKEN_INFO`), and all tokens of one TPM share it, as all
+//! of NSS softoken do. So the maker, the model and the label count too, and one token's success never forgets another's wrong PIN.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -17,9 +20,10 @@ use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret as _, SecretString};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
 use super::fault::Fault;
+use super::objects::hex;
 use crate::secret::SecretFile;
 
 /// Random bytes, then the HMAC, each this long.
@@ -45,7 +49,7 @@ pub(super) fn log_in(library: &Pkcs11, slot: Slot, session: &Session, pin_file: 
     let token = library.get_token_info(slot)?;
     refuse_last_tries(&token)?;
     let pin = pin_file.read().map_err(|error| Fault::Refused(error.to_string()))?;
-    let marker = Marker::new(state, token.serial_number());
+    let marker = Marker::new(state, [token.serial_number(), token.label(), token.model(), token.manufacturer_id()]);
     if marker.matches(&pin)? {
         return Err(Fault::Refused(format!(
             "the PIN in {} was refused before, or its last try was cut short; put the right PIN there, or remove {} to try the same one again",
@@ -101,16 +105,23 @@ fn conclude(
 /// The file that remembers which PIN was tried on one token.
 struct Marker {
     path: PathBuf,
-    serial: String,
+    token: [u8; HALF],
 }
 
 impl Marker {
-    /// The marker of the token with this serial number; what is not a letter or digit is written as hex, so that no serial number leaves
-    /// the folder or shares another's file.
-    fn new(folder: &Path, serial: &str) -> Self {
+    /// The marker of the token with this serial number, label, model and manufacturer. Its name has the serial number for people, in which
+    /// what is not a letter or digit is written as hex, so that none leaves the folder, and the beginning of a hash of them all.
+    fn new(folder: &Path, token: [&str; 4]) -> Self {
+        let mut hash = Sha256::new();
+        for part in token {
+            // The length keeps the parts apart.
+            hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(part);
+        }
+        let identity = <[u8; HALF]>::from(hash.finalize());
         let spell = |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02x}") };
-        let name: String = serial.bytes().map(spell).collect();
-        Self { path: folder.join(format!("pin-{name}.tried")), serial: serial.to_owned() }
+        let serial: String = token[0].bytes().map(spell).collect();
+        Self { path: folder.join(format!("pin-{serial}-{}.tried", hex(&identity[..8]))), token: identity }
     }
 
     /// Whether this very PIN was tried.
@@ -163,9 +174,7 @@ impl Marker {
 
     fn mac(&self, salt: &[u8], pin: &SecretString) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(salt).expect("HMAC takes a key of any length");
-        // The length keeps serial number and PIN apart.
-        mac.update(&u64::try_from(self.serial.len()).unwrap_or(u64::MAX).to_be_bytes());
-        mac.update(self.serial.as_bytes());
+        mac.update(&self.token);
         mac.update(pin.expose_secret().as_bytes());
         mac
     }
@@ -181,6 +190,8 @@ mod tests {
 
     use super::*;
 
+    const TOKEN: [&str; 4] = ["12ab", "ab", "m", "v"];
+
     fn pin(text: &str) -> SecretString {
         SecretString::from(text)
     }
@@ -188,12 +199,11 @@ mod tests {
     #[test]
     fn a_marker_remembers_one_pin_of_one_token() {
         let folder = tempfile::tempdir().unwrap();
-        let marker = Marker::new(folder.path(), "12ab");
+        let marker = Marker::new(folder.path(), TOKEN);
         assert!(!marker.matches(&pin("1234")).unwrap());
         marker.write(&pin("1234")).unwrap();
         assert!(marker.matches(&pin("1234")).unwrap());
         assert!(!marker.matches(&pin("12345")).unwrap());
-        assert!(!Marker::new(folder.path(), "12ac").matches(&pin("1234")).unwrap());
         marker.write(&pin("5678")).unwrap();
         assert!(!marker.matches(&pin("1234")).unwrap() && marker.matches(&pin("5678")).unwrap());
         marker.remove().unwrap();
@@ -201,9 +211,30 @@ mod tests {
     }
 
     #[test]
+    fn tokens_that_differ_in_anything_have_markers_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let marker = Marker::new(folder.path(), TOKEN);
+        marker.write(&pin("1234")).unwrap();
+        let others = [
+            ["12ac", "ab", "m", "v"],
+            ["12ab", "ac", "m", "v"],
+            ["12ab", "ab", "n", "v"],
+            ["12ab", "ab", "m", "w"],
+            ["12ab", "a", "bm", "v"],
+        ];
+        for other in others.map(|other| Marker::new(folder.path(), other)) {
+            assert!(!other.matches(&pin("1234")).unwrap());
+            // A right PIN: written, tried, removed.
+            other.write(&pin("5678")).unwrap();
+            other.remove().unwrap();
+        }
+        assert!(marker.matches(&pin("1234")).unwrap(), "the wrong PIN of the first is still known");
+    }
+
+    #[test]
     fn the_file_is_private_salted_and_holds_no_pin() {
         let folder = tempfile::tempdir().unwrap();
-        let marker = Marker::new(folder.path(), "12ab");
+        let marker = Marker::new(folder.path(), TOKEN);
         marker.write(&pin("the-secret-pin")).unwrap();
         let first = fs::read(&marker.path).unwrap();
         assert_eq!(fs::metadata(&marker.path).unwrap().mode() & 0o777, 0o600);
@@ -215,8 +246,9 @@ mod tests {
     #[test]
     fn odd_serials_stay_in_the_folder_and_damage_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let marker = Marker::new(folder.path(), "../a b");
-        assert_eq!(marker.path, folder.path().join("pin-%2e%2e%2fa%20b.tried"));
+        let marker = Marker::new(folder.path(), ["../a b", "", "", ""]);
+        let name = marker.path.strip_prefix(folder.path()).unwrap().to_str().unwrap();
+        assert!(name.starts_with("pin-%2e%2e%2fa%20b-") && name.ends_with(".tried") && !name.contains('/'), "{name}");
         fs::write(&marker.path, b"short").unwrap();
         assert!(matches!(marker.matches(&pin("1234")), Err(Fault::Refused(_))));
     }
