@@ -6,6 +6,8 @@
 pub const OK: u8 = 0;
 /// The command ran and found something wrong.
 pub const FOUND: u8 = 1;
+/// The command was called in a way that it cannot work (`EX_USAGE`).
+pub const USAGE: u8 = 64;
 /// Input data was not accepted (`EX_DATAERR`).
 pub const DATA: u8 = 65;
 /// A named thing does not exist (`EX_NOINPUT`).
