@@ -11,6 +11,7 @@ use http::uri::Authority;
 
 use super::error::{Place, Problems};
 use crate::keystore::pkcs11::TokenUri;
+use crate::keystore::pkcs11::trial::PREFIX;
 
 /// How a name is written.
 pub(super) const LABEL: &str = "write 1 to 24 of a-z, 0-9 and -, beginning with a letter";
@@ -23,6 +24,14 @@ pub(super) const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 pub(super) fn label(text: &str, place: &Place, problems: &mut Problems<'_>) -> Option<String> {
     if !is_label(text) {
         problems.add(place, format!("{text:?} is not a name"), LABEL);
+        return None;
+    }
+    if text == PREFIX {
+        problems.add(
+            place,
+            format!("the name `{PREFIX}` is reserved for the throw-away keys of `claviger hsm check`"),
+            "choose another name",
+        );
         return None;
     }
     if text == LOG_KEYRING {

@@ -56,6 +56,10 @@ fn names_are_labels() {
     );
     let log = EXAMPLE.replace("[keyring.webhooks", "[keyring.log");
     assert_eq!(errors_of(&log), ["keyring.log: the name `log` is reserved for the log keys; choose another name"]);
+    assert_eq!(
+        errors("installation = \"prod\"", "installation = \"claviger-hsm-check\""),
+        ["installation: the name `claviger-hsm-check` is reserved for the throw-away keys of `claviger hsm check`; choose another name"]
+    );
 }
 
 #[test]

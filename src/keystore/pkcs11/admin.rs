@@ -244,7 +244,7 @@ fn room_for_workers(token: &TokenInfo) -> usize {
 
 /// Finds the key, or makes it, and admits it. A key that was made by this very call and is not admitted is destroyed again; one that was
 /// there before never is.
-fn find_or_make(session: &Session, name: &KeyName, algorithm: Algorithm, profile: &DeviceProfile) -> Result<Made, Fault> {
+pub(super) fn find_or_make(session: &Session, name: &KeyName, algorithm: Algorithm, profile: &DeviceProfile) -> Result<Made, Fault> {
     require_login(session)?;
     let (id, shape) = (objects::id_of(name), algorithm.key_shape());
     let made = |found: Found| {

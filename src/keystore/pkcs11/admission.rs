@@ -45,6 +45,26 @@ pub(super) fn name(kind: AttributeType) -> Option<&'static str> {
     REQUIRED.into_iter().find(|(known, ..)| *known == kind).map(|(_, name, _)| name)
 }
 
+/// One attribute as admission sees it.
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    pub(super) wanted: bool,
+    /// `None` if the token does not report it.
+    pub(super) found: Option<bool>,
+    pub(super) admitted: bool,
+}
+
+/// Everything that [`admit`] looks at, one by one.
+pub(super) fn table(attributes: &[Attribute]) -> Vec<Row> {
+    let required = REQUIRED.into_iter().map(|(kind, name, wanted)| {
+        let found = value(attributes, kind);
+        Row { name, wanted, found, admitted: found == Some(wanted) }
+    });
+    let found = value(attributes, AttributeType::AlwaysAuthenticate);
+    let always_authenticate = Row { name: "always-authenticate", wanted: false, found, admitted: found != Some(true) };
+    required.chain(std::iter::once(always_authenticate)).collect()
+}
+
 /// Admits a private key with these attributes, and says what was read; or says everything that is wrong with it.
 pub(super) fn admit(attributes: &[Attribute], profile: &DeviceProfile) -> Result<BTreeMap<String, String>, Vec<String>> {
     let mut record = BTreeMap::new();
@@ -213,6 +233,21 @@ mod tests {
             A::Copyable(v) => A::Copyable(!v),
             A::Modifiable(v) => A::Modifiable(!v),
             _ => panic!("{attribute:?} has no opposite"),
+        }
+    }
+
+    #[test]
+    fn the_table_admits_what_admission_admits() {
+        let all_admitted = |attributes: &[Attribute]| table(attributes).iter().all(|row| row.admitted);
+        assert!(all_admitted(&good()));
+        for place in 0..good().len() {
+            let mut attributes = good();
+            attributes.remove(place);
+            assert_eq!(all_admitted(&attributes), admit(&attributes).is_ok(), "without {place}");
+        }
+        for always in [true, false] {
+            let attributes = [good(), vec![Attribute::AlwaysAuthenticate(always)]].concat();
+            assert_eq!((all_admitted(&attributes), admit(&attributes).is_ok()), (!always, !always));
         }
     }
 

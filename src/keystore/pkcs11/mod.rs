@@ -6,7 +6,8 @@
 //! In reading order: `module` (one library, one lock), `token` and `uri` (which one), `pin` (one try), `link` (what the threads know), `admin`
 //! (opens, keeps, makes), `jobs`, `crew` and `worker` (who signs, in which order), `watch` (calls that hang), `queue` (errands), `keys`
 //! (handles of an epoch), `objects`, `admission`, `profile`, `public` and `mechanism` (what
-//! is said to the token), `recovery` and `fault` (what went wrong, and what may heal it).
+//! is said to the token), `recovery` and `fault` (what went wrong, and what may heal it). Apart: `trial` (what
+//! `hsm check` tries).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ mod public;
 mod queue;
 mod recovery;
 mod token;
+pub mod trial;
 mod uri;
 mod watch;
 mod worker;

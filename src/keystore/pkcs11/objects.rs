@@ -29,7 +29,7 @@ const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 /// The length of `CKA_ID`: 160 bits, as many as a SHA-1 key identifier, which every device has room for.
 const ID_LENGTH: usize = 20;
 /// The most private keys that are listed of one token; more mean that something other than Claviger fills it.
-const MOST_LISTED: usize = 65_536;
+pub(super) const MOST_LISTED: usize = 65_536;
 
 /// What the record calls the label.
 const LABEL: &str = "label";

@@ -99,7 +99,7 @@ fn attempt(shared: &Shared, place: &mut Option<SessionPlace>, job: &Job, standin
 }
 
 /// Signing needs no more than a read-only session; a few devices have none.
-fn open_session(call: &Entered<'_>, standing: &Standing) -> Result<Session, Fault> {
+pub(super) fn open_session(call: &Entered<'_>, standing: &Standing) -> Result<Session, Fault> {
     let library = call.library();
     match library.open_ro_session(standing.slot).map_err(Fault::from) {
         Err(fault) if fault.class() == Class::Never => Ok(library.open_rw_session(standing.slot)?),
