@@ -1,4 +1,4 @@
-//! What `doctor` asks of keystores and logs while no daemon runs.
+//! What `doctor` asks of keystores and logs while no daemon runs; what `hsm check` asks of a token is in [`hsm`].
 //!
 //! In scope: whether each keystore answers, which keys it holds, and how they compare with the key log. Out of scope: changing anything:
 //! a key that no record names, or that is not what it was, is reported, never deleted or repaired.
@@ -16,6 +16,8 @@ use crate::daemon::setup;
 use crate::journal::state::{Intent, StateDir, StateError};
 use crate::keystore::Keystore;
 use crate::{drift, health};
+
+pub mod hsm;
 
 /// How one thing that was looked at stands.
 #[derive(Clone, Debug, PartialEq, Eq)]

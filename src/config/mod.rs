@@ -30,6 +30,7 @@ mod keyring;
 mod keystore;
 mod limits;
 mod listener;
+pub mod local;
 mod names;
 mod raw;
 mod read;
