@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use claviger::clock::SystemClock;
-use claviger::inspect::hsm::{self, CheckError, PREFIX, Report, Talk, TrialSettings};
+use claviger::inspect::hsm::{self, CheckError, PREFIX, Report, Talk, TrialSettings, Verdict};
 use claviger::keystore::pkcs11::Pkcs11Settings;
 use claviger_audit::Algorithm;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -47,9 +47,9 @@ struct Bench<'h> {
 impl<'h> Bench<'h> {
     fn new(hsm: &'h SoftHsm) -> Self {
         hsm.token(TOKEN);
-        let pair = || rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key pair").serialize_pem();
-        hsm.import(TOKEN, &pair(), LOOK_ALIKE, "aa01");
-        hsm.import(TOKEN, &pair(), "somebody else's", "aa02");
+        hsm.import_pair(TOKEN, LOOK_ALIKE, &[0xaa, 1]);
+        hsm.import_pair(TOKEN, "somebody else's", &[0xaa, 2]);
+        hsm.loaded().finalize().expect("whoever loads the module in this process begins anew");
         Self { hsm, settings: hsm.settings(TOKEN, PIN) }
     }
 
@@ -335,6 +335,41 @@ fn a_panic_leaves_no_key() {
             assert_eq!(outcome.err(), Some(CheckError::Crashed));
             assert_eq!(bench.files(), before, "{moment}");
         }
+    });
+}
+
+/// Takes all tokens out of the module's sight when the check comes to the ends of logins.
+struct Thief {
+    tokens: PathBuf,
+}
+
+impl Talk for Thief {
+    fn progress(&self, text: &str) {
+        if text.starts_with("logging out") {
+            fs::rename(&self.tokens, self.tokens.with_file_name("unseen")).expect("both in one folder");
+            fs::create_dir(&self.tokens).expect("an empty folder in its place");
+        }
+    }
+
+    fn may_remove(&self, _labels: &[String]) -> bool {
+        false
+    }
+}
+
+#[test]
+fn keys_of_a_token_that_goes_away_are_told_and_removed_by_the_next_check() {
+    on_softhsm("keys_of_a_token_that_goes_away_are_told_and_removed_by_the_next_check", |hsm| {
+        let bench = Bench::new(hsm);
+        let before = bench.objects();
+        let report = bench.check(Thief { tokens: bench.state().with_file_name("tokens") }).expect("a report");
+        assert!(report.complete && !report.usable, "{report:?}");
+        assert_eq!(report.cleanup.left.len(), 2, "{report:?}");
+        let failing = report.features.iter().filter(|feature| feature.verdict == Verdict::Fails);
+        assert_eq!(failing.map(|feature| feature.feature.as_str()).collect::<Vec<_>>(), ["recovery"], "{report:?}");
+        hsm.hide_tokens(false);
+        let (code, next) = bench.report(&["--yes", "--seconds", "1", "--algorithm", "ES256"]);
+        assert_eq!((code, labels(&next, "removed_leftovers")), (0, report.cleanup.left), "{next}");
+        assert_eq!(bench.files().len(), 1 + before.len(), "the token's own file, and the foreign objects");
     });
 }
 

@@ -1,8 +1,8 @@
 //! The real daemon on a token that fails as devices do: behind the fault-injecting module, sessions are lost, the token goes and comes, calls
-//! hang for ever, a signature is by another key.
+//! hang for ever.
 //!
 //! In scope: what callers, operators, verifiers and auditors see of it: answers, records, metrics, exit codes. Out of scope: each return code
-//! of each function, which the adapter alone is tried with.
+//! of each function, which the adapter alone is tried with (`pkcs11_faults.rs`), and signatures by another key (`served_faults.rs`).
 
 mod harness;
 
@@ -133,25 +133,6 @@ fn what_is_lost_is_opened_again_unseen_and_told() {
             let series = format!("claviger_keystore_reopened_total{{keystore=\"hsm\",what=\"{what}\"}}");
             assert!(metric(&mut daemon, &series) >= 1, "{series}");
         }
-        place.check(daemon);
-    });
-}
-
-#[test]
-fn a_signature_by_another_key_never_leaves() {
-    with_faults("a_signature_by_another_key_never_leaves", |hsm, faults| {
-        let place = Place::new(hsm, setup());
-        let mut daemon = place.start();
-        let mut client = daemon.demo();
-        signs(&mut client).expect("a whole keystore");
-        let rule = faults.rule(json!({ "do": "wrong-key" }));
-        let refused = client.sign("access").expect("an answer");
-        assert_eq!(refused.problem(503), "keystore_unavailable");
-        assert!(faults.fired(rule) >= 1, "another key signed");
-        faults.reset();
-        assert_eq!(client.sign("access").expect("an answer").problem(503), "keystore_unavailable", "the key is quarantined");
-        assert!(metric(&mut daemon, "claviger_wrong_signatures_total{keyring=\"access\"}") >= 1);
-        the_rest_answers(&place, &mut daemon);
         place.check(daemon);
     });
 }

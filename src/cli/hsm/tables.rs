@@ -110,7 +110,7 @@ fn conclusion(report: &Report) {
         line(format_args!("More workers do not pay; write into the keystore's settings: workers = {workers}"));
     }
     for label in &report.cleanup.left {
-        line(format_args!("{} {label} could not be removed; the next check finds it.", "left behind:".red()));
+        line(format_args!("{} {label}: the token did not let it be removed; the next check looks for it.", "may be left:".red()));
     }
     let checks = report.checks.iter().filter(|check| check.verdict == Verdict::Fails).map(|check| check.check.as_str());
     let features = report.features.iter().filter(|feature| feature.verdict == Verdict::Fails).map(|feature| feature.feature.as_str());

@@ -248,7 +248,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let marker = Marker::new(folder.path(), ["../a b", "", "", ""]);
         let name = marker.path.strip_prefix(folder.path()).unwrap().to_str().unwrap();
-        assert!(name.starts_with("pin-%2e%2e%2fa%20b-") && name.ends_with(".tried") && !name.contains('/'), "{name}");
+        assert_eq!(marker.path.extension().unwrap(), "tried");
+        assert!(name.starts_with("pin-%2e%2e%2fa%20b-") && !name.contains('/'), "{name}");
         fs::write(&marker.path, b"short").unwrap();
         assert!(matches!(marker.matches(&pin("1234")), Err(Fault::Refused(_))));
     }

@@ -159,7 +159,7 @@ pub struct Feature {
 pub struct Cleanup {
     /// Throw-away keys that this run set out to make.
     pub created: usize,
-    /// Labels of those that could not be removed: the next run finds them.
+    /// Labels of those that could not be removed, or of which that is not known: the next run looks for them.
     pub left: Vec<String>,
     /// Labels of keys that an earlier run left, and that were removed now.
     pub removed_leftovers: Vec<String>,
