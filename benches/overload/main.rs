@@ -1,7 +1,7 @@
 //! What overload does to those whose work is taken, and what refusing the others costs: `cargo bench --bench overload`.
 //!
 //! In scope: the release binary on a token whose `C_Sign` the fault-injecting module slows to 500 a second, with 5,000 requests a second
-//! offered whatever becomes of them (open loop). Out of scope: the speed of a token that nothing slows (the bench `signing`), and judging.
+//! offered whatever becomes of them (open loop); and how soon it signs again after a loss. Out of scope: the speed of a token that nothing slows (the bench `signing`), and judging.
 //!
 //! SoftHSM and the module read their settings from the environment, so the bench makes a token, then runs itself again with that environment,
 //! once for each `queue_wait`; those processes start the daemon and measure.
@@ -14,6 +14,7 @@ mod common;
 #[allow(dead_code, reason = "this bench has a load of its own")]
 mod load;
 mod offered;
+mod recovery;
 #[path = "../signing/stage.rs"]
 #[allow(dead_code, reason = "this bench needs a part of it")]
 mod stage;
@@ -118,6 +119,7 @@ fn measure(folder: &Path, wait: &str) -> Outcome<ExitCode> {
     let overloaded = offer((stage.address, stage.daemon()), &request, OFFERED, SPAN)?;
     report(wait, &comfortable, &overloaded);
     tell(&folder.join("control"), &json!({ "do": "reset" }))?;
+    recovery::report(&stage, &folder.join("control"))?;
     stage.close()?;
     Ok(ExitCode::SUCCESS)
 }
