@@ -443,6 +443,7 @@ fn each_way_to_get_no_report_has_its_code() {
         assert!(code == 64 && said.contains("--token"), "{code} {said}");
         assert_eq!(run(&[]).0, 64);
         assert_eq!(run(&["--module", module]).0, 64);
+        assert_eq!(run(&["--sessions", "1"]).0, 2, "what cannot be parsed ends as with every command");
         assert_eq!(run(&["--keystore", "hsm", "--module", module, "--token", TOKEN, "--pin-file", &pin]).0, 64);
         let mut shared = common(module, TOKEN);
         shared[5] = bench.state().with_file_name("shared-pin").to_str().expect("a plain path").to_owned();

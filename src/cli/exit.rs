@@ -6,7 +6,7 @@
 pub const OK: u8 = 0;
 /// The command ran and found something wrong.
 pub const FOUND: u8 = 1;
-/// The command was called in a way that it cannot work (`EX_USAGE`).
+/// Arguments that do not go together, or nobody to answer a question (`EX_USAGE`). What cannot be parsed at all ends with clap's 2.
 pub const USAGE: u8 = 64;
 /// Input data was not accepted (`EX_DATAERR`).
 pub const DATA: u8 = 65;

@@ -25,9 +25,9 @@ const EXAMPLE: &str = "\
 Example:
   claviger hsm check --module /usr/lib/softhsm/libsofthsm2.so --token claviger --pin-file pin --tune
 
-Exit codes: 0 everything that Claviger needs works; 1 something that it needs does not; 64 wrong usage, or nobody can answer and there is no
---yes; 66 no such keystore; 73 no state folder; 69 no module or no token; 75 stopped before the end, and all keys removed; 77 the PIN was refused or may not be
-tried; 78 the configuration cannot be used.
+Exit codes: 0 everything that Claviger needs works; 1 something that it needs does not; 64 arguments that do not go together, or nobody can
+answer and there is no --yes; 66 no such keystore; 69 no module or no token; 73 no state folder; 75 stopped before the end, and all keys
+removed; 77 the PIN was refused or may not be tried; 78 the configuration cannot be used.
 
 A PIN is tried once: if it is refused, a marker in the state folder stops every later try with the same PIN, as in the daemon.";
 
@@ -47,16 +47,16 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The module's shared library
-    #[arg(long, value_name = "FILE", required_unless_present = "keystore", requires = "token", requires = "pin_file")]
+    #[arg(long, value_name = "FILE")]
     module: Option<PathBuf>,
     /// The token: its label, or serial=NUMBER
-    #[arg(long, requires = "module")]
+    #[arg(long)]
     token: Option<String>,
     /// The file that holds the user's PIN; nobody else may read it
-    #[arg(long, value_name = "FILE", requires = "module")]
+    #[arg(long, value_name = "FILE")]
     pin_file: Option<PathBuf>,
     /// A keystore of the configuration, instead of module, token and PIN file
-    #[arg(long, value_name = "NAME", conflicts_with = "module")]
+    #[arg(long, value_name = "NAME")]
     keystore: Option<String>,
     /// Where a PIN that was refused is remembered; by default $XDG_STATE_HOME/claviger or ~/.local/state/claviger, and with --keystore the
     /// state folder of the configuration, if it is there
@@ -110,7 +110,7 @@ fn as_usage(failure: Failure) -> Failure {
 fn settings(args: &Args, file: &Path) -> Result<TrialSettings, Failure> {
     let usage = |text: &str| Failure::new(exit::USAGE, text);
     let (module, token, pin, configured) = match (&args.keystore, &args.module, &args.token, &args.pin_file) {
-        (Some(name), ..) => {
+        (Some(name), None, None, None) => {
             let config = super::config::load(file)?;
             let missing = || Failure::new(exit::NOT_FOUND, format!("{} has no keystore {name:?}", file.display()));
             let (module, token, pin) = hsm::keystore(&config, name).ok_or_else(missing)?;
@@ -123,7 +123,7 @@ fn settings(args: &Args, file: &Path) -> Result<TrialSettings, Failure> {
                 .map_err(|_| usage("--token names no token: write its label, or serial=NUMBER; the PIN stands in --pin-file"))?;
             (module.clone(), token, SecretFile::new(pin, None), None)
         }
-        _ => return Err(usage("say --module, --token and --pin-file, or --keystore")),
+        _ => return Err(usage("say either --module, --token and --pin-file, or --keystore")),
     };
     // A daemon's state folder is its own to make.
     let state = args.state.clone().or(configured.filter(|state| state.is_dir())).or_else(local::user_state);
