@@ -315,6 +315,8 @@ fn assert_proven(place: &Place<'_>, wanted: usize) {
     assert_eq!(scheduled + on_demand, rotations(place));
     let strange: Vec<_> = rejected(place).into_iter().filter(|(_, reason)| !reason.contains(CUT_SHORT)).collect();
     assert_eq!(strange, [], "what a disaster leaves in the token needs no hand to remove it");
+    let drifted = lines(place, "keys").into_iter().find(|line| line.contains("\"event\":\"key.drifted\""));
+    assert_eq!(drifted, None, "every start looks at every key, and no disaster changes one");
     assert!(count("compromised") > 0 && told.iter().all(|rotation| rotation["forced"] == false));
 }
 
