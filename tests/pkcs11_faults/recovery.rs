@@ -12,7 +12,8 @@ use claviger_audit::Algorithm;
 use serde_json::json;
 
 use crate::support::faults::with_faults;
-use crate::{Bench, name};
+use crate::support::softhsm::PIN;
+use crate::{Bench, name, preloaded};
 
 /// What may heal a failure, as the adapter sorts return values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,5 +282,24 @@ fn a_failure_that_lasts_is_told_by_its_class_and_ends_with_its_cause() {
             faults.reset();
             bench.heals();
         }
+    });
+}
+
+#[test]
+fn a_token_with_few_sessions_serves_and_heals() {
+    with_faults("recovery::a_token_with_few_sessions_serves_and_heals", |hsm, faults| {
+        let _loaded = preloaded(&hsm.settings("faulty", PIN));
+        faults.tell(json!({ "do": "most-sessions", "most": 2, "shown": true }));
+        // One for the login, one to sign with.
+        let bench = Bench::of(hsm, faults, 4);
+        bench.heals();
+        assert!(faults.status()["sessions"].to_string().ends_with(":2}"), "{}", faults.status()["sessions"]);
+        for loss in ["logout", "drop-sessions", "remove"] {
+            faults.tell(json!({ "do": loss }));
+            faults.tell(json!({ "do": "return" }));
+            bench.heals();
+        }
+        faults.fail("C_Sign", "CKR_DEVICE_REMOVED", json!({ "times": 1 }));
+        bench.heals();
     });
 }

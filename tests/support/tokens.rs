@@ -105,7 +105,8 @@ impl Tokens {
             .expect("the test binary runs again");
         let output = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
         output.lines().filter_map(|line| line.split_once(NUMBERS)).for_each(|(_, numbers)| show(numbers));
-        assert!(child.status.success() && output.contains(DONE), "in the child of {test}:\n{output}");
+        assert!(child.status.success() && output.contains(DONE), "in the child of {test} ({}):\n{output}", child.status);
+        assert!(!output.contains(PIN) && !output.contains(OFFICER_PIN), "{test} printed a PIN");
     }
 
     /// Makes a token with this label, before any keystore is opened.

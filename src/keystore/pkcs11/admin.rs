@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use claviger_audit::Algorithm;
 use claviger_audit::names::KeyName;
+use cryptoki::error::RvError;
 use cryptoki::session::Session;
 use cryptoki::slot::{Limit, TokenInfo};
 use tokio::sync::oneshot;
 
 use super::fault::Fault;
 use super::link::Standing;
-use super::module::{Module, Open, SessionPlace};
+use super::module::{Entered, Module, Open, SessionPlace};
 use super::objects::{self, Found};
 use super::pin::{self, require_login};
 use super::profile::DeviceProfile;
@@ -129,7 +130,13 @@ impl Admin {
         }
         let call = module.enter()?;
         let (slot, token) = select(call.library(), &settings.token)?;
-        let session = call.library().open_rw_session(slot)?;
+        let session = match call.library().open_rw_session(slot).map_err(Fault::from) {
+            // The session of the epoch before takes the room that the new one needs, and is good for nothing any more.
+            Err(fault) if fault.code() == Some(RvError::SessionCount) && self.give_up_session(&call) => {
+                call.library().open_rw_session(slot)?
+            }
+            outcome => outcome?,
+        };
         let turn = module.login_turn();
         pin::log_in(call.library(), slot, &session, &settings.pin, &settings.state)?;
         drop(turn);
@@ -142,6 +149,11 @@ impl Admin {
         shared.jobs.served_by(crew);
         hire(&shared)?;
         Ok(standing)
+    }
+
+    /// Closes the thread's own session; says whether there was one.
+    fn give_up_session(&self, call: &Entered<'_>) -> bool {
+        self.place.as_ref().is_some_and(|place| place.hold(call).take().is_some())
     }
 
     /// How long to wait for an errand.

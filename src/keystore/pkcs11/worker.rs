@@ -80,6 +80,8 @@ fn attempt(shared: &Shared, place: &mut Option<SessionPlace>, job: &Job, standin
     }
     let place = place.get_or_insert_with(|| SessionPlace::new(standing.module.clone()));
     if place.hold(&call).as_ref().is_none_or(|open| open.epoch != standing.epoch) {
+        // The old one goes first: the token may have no room for both, and the admin thread's session keeps the login meanwhile.
+        drop(place.hold(&call).take());
         place.put(&call, Open { session: open_session(&call, standing)?, epoch: standing.epoch });
     }
     let held = place.hold(&call);
