@@ -225,6 +225,32 @@ fn people_read_tables_and_the_line_for_their_settings() {
     });
 }
 
+/// A command that names everything by its token.
+fn by_uri(bench: &Bench<'_>, uri: &str) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(["hsm", "check", "--yes", "--seconds", "1", "--algorithm", "ES256", "--token", uri, "--state"]).arg(bench.state());
+    command.stdin(Stdio::null()).output().expect("the binary was built")
+}
+
+#[test]
+fn a_uri_names_module_token_and_pin_file_and_never_a_pin() {
+    on_softhsm("a_uri_names_module_token_and_pin_file_and_never_a_pin", |hsm| {
+        let bench = Bench::new(hsm);
+        let (module, pin) = (bench.settings.module.display(), bench.settings.pin.path().display());
+        let sound = by_uri(&bench, &format!("pkcs11:token={TOKEN}?module-path={module}&pin-source=file:{pin}"));
+        assert_eq!(sound.status.code(), Some(0), "{}", text(&sound.stderr));
+        for (uri, part) in [
+            (format!("pkcs11:token={TOKEN}?module-path={module}&pin-value=9876"), "pin-value"),
+            (format!("pkcs11:token={TOKEN}?module-path={module}"), "pin-source"),
+            (format!("pkcs11:token={TOKEN}?pin-source=file:{pin}"), "--module"),
+        ] {
+            let refused = by_uri(&bench, &uri);
+            let said = text(&refused.stderr);
+            assert!(refused.status.code() == Some(64) && said.contains(part) && !said.contains("9876"), "{uri}: {said}");
+        }
+    });
+}
+
 #[test]
 fn without_a_yes_nothing_is_touched() {
     on_softhsm("without_a_yes_nothing_is_touched", |hsm| {
@@ -377,7 +403,7 @@ fn keys_of_a_token_that_goes_away_are_told_and_removed_by_the_next_check() {
 fn what_the_token_does_not_offer_is_absent_or_fails_if_it_must_work() {
     on_softhsm("what_the_token_does_not_offer_is_absent_or_fails_if_it_must_work", |hsm| {
         let bench = Bench::new(hsm);
-        let configuration = bench.state().with_file_name("softhsm2.conf");
+        let configuration = hsm.configuration();
         let text = fs::read_to_string(&configuration).expect("our own file");
         // SoftHSM overlooks the first one of such a list.
         fs::write(&configuration, format!("{text}slots.mechanisms = -CKM_MD5,CKM_ECDSA,CKM_RSA_PKCS_PSS\n")).expect("our own file");

@@ -17,7 +17,6 @@ use crate::config::local;
 use crate::inspect::hsm::{
     self, CheckError, MOST_SECONDS, MOST_SESSIONS, PREFIX, Report, SECONDS, SESSIONS, Talk, TrialError, TrialSettings,
 };
-use crate::secret::SecretFile;
 
 mod tables;
 
@@ -116,12 +115,9 @@ fn settings(args: &Args, file: &Path) -> Result<TrialSettings, Failure> {
             let (module, token, pin) = hsm::keystore(&config, name).ok_or_else(missing)?;
             (module, token, pin, Some(config.state))
         }
-        (None, Some(module), Some(token), Some(pin)) => {
-            // The text is not repeated: in a URI a PIN may stand in it.
-            let token = token
-                .parse()
-                .map_err(|_| usage("--token names no token: write its label, or serial=NUMBER; the PIN stands in --pin-file"))?;
-            (module.clone(), token, SecretFile::new(pin, None), None)
+        (None, module, Some(token), pin) => {
+            let (module, token, pin) = hsm::named(token, module.as_deref(), pin.as_deref()).map_err(|error| usage(&error))?;
+            (module, token, pin, None)
         }
         _ => return Err(usage("say either --module, --token and --pin-file, or --keystore")),
     };

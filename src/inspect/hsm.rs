@@ -3,6 +3,7 @@
 //! In scope: running it, stopping it, waiting until its keys are gone. Out of scope: what is tried (`keystore::pkcs11::trial`), and what is
 //! printed (`cli`).
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +20,8 @@ pub use crate::keystore::pkcs11::trial::{
 
 use crate::clock::Clock;
 use crate::config::{Config, KeystoreConfig};
-use crate::keystore::pkcs11::trial;
+use crate::keystore::pkcs11::{BadTokenSelector, TokenUri, trial};
+use crate::secret::SecretFile;
 
 /// How long a trial that was told to stop may take to remove its keys: one call that is under way, such as making an RSA key, and a few quick
 /// ones.
@@ -43,9 +45,29 @@ pub enum CheckError {
 }
 
 /// What is in the configuration's keystore of this name; `None` if it has none.
-pub fn keystore(config: &Config, name: &str) -> Option<(std::path::PathBuf, TokenSelector, crate::secret::SecretFile)> {
+pub fn keystore(config: &Config, name: &str) -> Option<(PathBuf, TokenSelector, SecretFile)> {
     let KeystoreConfig::Pkcs11 { module, token, pin, .. } = config.keystores.get(name)?;
     Some((module.clone(), token.clone(), pin.clone()))
+}
+
+/// The module, token and PIN file of a command line: `token` is a label, `serial=NUMBER` or an RFC 7512 URI, which may name the files too. The
+/// error says what is wrong and what to do, and repeats nothing of the text: in a URI a PIN may stand in it.
+pub fn named(token: &str, module: Option<&Path>, pin_file: Option<&Path>) -> Result<(PathBuf, TokenSelector, SecretFile), String> {
+    let wrong = |error: BadTokenSelector| format!("--token {}: {}", error.problem, error.remedy);
+    let uri = if TokenUri::is_meant_by(token) {
+        token.parse().map_err(wrong)?
+    } else {
+        TokenUri { token: token.parse().map_err(wrong)?, module_path: None, pin_source: None }
+    };
+    let file = |given: Option<&Path>, in_uri: Option<String>, option: &str, attribute: &str| match (given, in_uri.map(PathBuf::from)) {
+        (Some(given), Some(other)) if given != other => Err(format!("{option} is not the file that the URI names: name it in one place")),
+        (Some(given), _) => Ok(given.to_owned()),
+        (None, Some(other)) => Ok(other),
+        (None, None) => Err(format!("say {option}, or {attribute} in the URI of --token")),
+    };
+    let module = file(module, uri.module_path, "--module", "module-path")?;
+    let pin = file(pin_file, uri.pin_source, "--pin-file", "pin-source")?;
+    Ok((module, uri.token, SecretFile::new(pin, None)))
 }
 
 /// Runs a trial. SIGINT, SIGTERM and SIGHUP (a terminal that went away) stop it: its keys are removed, and the report says that it is not

@@ -6,7 +6,7 @@ use http::{HeaderName, Method, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Keyring, Place, Setup, on_softhsm, setup};
+use crate::harness::{Client, Keyring, Place, Setup, on_softhsm, setup, until};
 use crate::{good, refused};
 
 /// A `jwt` and a `jws` keyring.
@@ -130,10 +130,14 @@ fn an_unknown_keyring_is_told_to_those_who_may_know_alone() {
         refused(&demo.post("/admin/keyrings/access/rotate", &json!({})), 404, "not_found");
         // Both denials are records with who and what, under the id that the caller was given.
         let log = place.log();
-        let shown = place.command(&["audit", "show", log.to_str().expect("a plain path"), "--event", "sign.denied", "--format", "json"]);
-        let records: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
         for (problem, keyring) in [(&known, "access"), (&hidden, "acces")] {
-            let found = records.iter().find(|record| record["request"] == problem["request"]).expect("the denial was recorded");
+            // A refusal does not wait for its record.
+            let found = until("the record of a denial", || {
+                let show = ["audit", "show", log.to_str().expect("a plain path"), "--event", "sign.denied", "--format", "json"];
+                let shown = place.command(&show);
+                let mut records = shown.lines().map(|line| serde_json::from_str::<Value>(line).expect("a record"));
+                records.find(|record| record["request"] == problem["request"]).ok_or(shown.clone())
+            });
             assert_eq!(
                 (&found["caller"], &found["keyring"], &found["code"]),
                 (&json!("token:stranger"), &json!(keyring), &json!("denied"))
