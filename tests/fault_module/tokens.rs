@@ -74,6 +74,10 @@ fn the_token_goes_and_comes_back() {
         faults.tell(json!({ "do": "remove" }));
         assert_eq!((tokens(), &faults.status()["removed"]), (0, &json!("all")));
         assert_eq!(code(session.get_session_info()).0, RvError::DeviceRemoved);
+        let alone = faults.say(&json!({ "do": "return", "slot": client.slot.id() }).to_string());
+        assert_eq!(alone["ok"], false, "{alone}");
+        faults.tell(json!({ "do": "return" }));
+        assert_eq!((tokens(), &faults.status()["removed"]), (with_tokens, &json!([])));
     });
 }
 

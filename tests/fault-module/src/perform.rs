@@ -42,7 +42,11 @@ fn perform(module: &Module, command: Command, said: Value) -> Result<Value, Stri
             Ok(json!({ "closed": closed }))
         }
         Command::Return { slot } => {
-            module.desk().sessions.give_back(slot);
+            let mut desk = module.desk();
+            if slot.is_some() && desk.sessions.all_are_away() {
+                return Err("every token was removed, so they can only be returned together: leave out the slot".to_owned());
+            }
+            desk.sessions.give_back(slot);
             Ok(json!({}))
         }
         Command::Renumber {} => Ok(json!({ "renumbered": renumber(module)? })),
