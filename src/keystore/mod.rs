@@ -98,6 +98,9 @@ pub struct Terms {
 /// Who waits for a signature. Work of one class is done in the order in which it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
+    /// Claviger's own: a checkpoint, the self-test of a new key. They are few, and served before everything else, so that overload never
+    /// leaves the log uncovered.
+    Own,
     /// Somebody waits for this very signature.
     Interactive,
     /// One of many that were asked for at once: it lets interactive work pass, and is shed first.
@@ -107,7 +110,7 @@ pub enum Class {
 impl Terms {
     /// Claviger's own signatures: checkpoints, and the self-test of a new key.
     pub fn own(deadline: Monotonic) -> Self {
-        Self { deadline, class: Class::Interactive, caller: Arc::from("claviger") }
+        Self { deadline, class: Class::Own, caller: Arc::from("claviger") }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use claviger::keystore::pkcs11::TokenState;
-use claviger::keystore::{Keystore as _, KeystoreError};
+use claviger::keystore::{Keystore as _, KeystoreError, Locator};
 use claviger_audit::Algorithm;
 use serde_json::json;
 
@@ -41,6 +41,27 @@ fn an_absent_token_is_looked_for_with_pauses() {
 
         faults.tell(json!({ "do": "return" }));
         bench.clock.put(Duration::from_secs(1));
+        bench.heals();
+    });
+}
+
+#[test]
+fn many_keys_that_are_not_there_cost_one_login() {
+    with_faults("absence::many_keys_that_are_not_there_cost_one_login", |hsm, faults| {
+        let bench = Bench::new(hsm, faults);
+        let logins = || bench.keystore.condition().reopened.logins;
+        let look_for = |digit: &str| {
+            let outcome = bench.runtime.block_on(bench.keystore.inspect(&Locator::new(digit.repeat(40))));
+            assert!(matches!(outcome, Err(KeystoreError::Gone(_))), "{outcome:?}");
+        };
+        let before = logins();
+        for digit in ["1", "2", "3", "4"] {
+            look_for(digit);
+        }
+        assert_eq!(logins() - before, 1, "what the first search made sure of holds for the others");
+        bench.clock.put(Duration::from_secs(10));
+        look_for("5");
+        assert_eq!(logins() - before, 2, "not for ever");
         bench.heals();
     });
 }

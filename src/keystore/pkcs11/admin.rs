@@ -24,12 +24,16 @@ use super::queue::Taken;
 use super::recovery::{Breaker, Class, LONGEST_PAUSE};
 use super::token::select;
 use super::{ERRAND_ANSWER, Shared, hire};
+use crate::clock::Monotonic;
 use crate::keystore::{KeystoreError, Locator, Made, Seen};
 
 /// How often an idle token is asked for a sign of life: below the 30 s after which some devices drop a session.
 const PING: Duration = Duration::from_secs(10);
 /// After so many failures without a signature between them, logging in again is not enough.
 const REPORTS_BEFORE_MODULE: u32 = 3;
+/// How long an epoch that was begun because a key was not found is new enough to believe that the next one is not there either: a token that
+/// lost all of its keys must not be logged in to for each of them.
+const BELIEVED: Duration = Duration::from_secs(10);
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, KeystoreError>>;
@@ -64,11 +68,13 @@ pub(super) struct Admin {
     /// Whether the last failure was of a kind that initialising the module again may heal.
     deeper: bool,
     epoch: u64,
+    /// The epoch that was begun last because a key was not found, and until when it is believed.
+    believed: Option<(u64, Monotonic)>,
 }
 
 impl Admin {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, place: None, breaker: Breaker::Closed, deeper: false, epoch: 0 }
+        Self { shared, place: None, breaker: Breaker::Closed, deeper: false, epoch: 0, believed: None }
     }
 
     /// Serves errands until the keystore is dropped.
@@ -221,13 +227,21 @@ impl Admin {
             Ok(value) => return Ok(value),
             Err(fault) => fault,
         };
-        if matches!(fault.class(), Class::Never | Class::Throttle) {
+        let missing = matches!(fault, Fault::Missing(_));
+        if matches!(fault.class(), Class::Never | Class::Throttle) || (missing && self.believes(standing.epoch)) {
             return Err(fault.tell(LONGEST_PAUSE));
         }
         self.shared.link.report(standing.epoch, &fault);
         self.mend();
         let Some(standing) = self.shared.link.current() else { return self.refusal() };
+        if missing {
+            self.believed = Some((standing.epoch, self.shared.clock.monotonic().plus(BELIEVED)));
+        }
         self.attempt(&standing, &step).map_err(|fault| fault.tell(LONGEST_PAUSE))
+    }
+
+    fn believes(&self, epoch: u64) -> bool {
+        self.believed.is_some_and(|(begun, until)| begun == epoch && self.shared.clock.monotonic() < until)
     }
 
     fn attempt<T>(&self, standing: &Standing, step: impl Fn(&Session) -> Result<T, Fault>) -> Result<T, Fault> {

@@ -88,7 +88,7 @@ impl Jobs {
         }
         let wait = match job.terms.class {
             Class::Interactive => left.min(self.longest_wait),
-            Class::Batch => left,
+            Class::Own | Class::Batch => left,
         };
         let mut lanes = lock(&self.lanes);
         if lanes.len() >= self.capacity {
@@ -178,6 +178,7 @@ impl Lanes {
     fn ahead_of(&self, class: Class) -> usize {
         let (interactive, batch) = (self.interactive.len(), self.batch.len());
         match class {
+            Class::Own => 0,
             Class::Interactive => interactive + batch.min(interactive / (BATCH_TURN - 1)),
             Class::Batch => batch + interactive.min((batch + 1) * (BATCH_TURN - 1)),
         }
@@ -186,6 +187,7 @@ impl Lanes {
     fn put(&mut self, job: Job) {
         *self.callers.entry(Arc::clone(&job.terms.caller)).or_default() += 1;
         match job.terms.class {
+            Class::Own => self.interactive.push_front(job),
             Class::Interactive => self.interactive.push_back(job),
             Class::Batch => self.batch.push_back(job),
         }
@@ -316,6 +318,7 @@ mod tests {
             assert_eq!(offered(id, Class::Interactive), Ok(()), "{id}");
         }
         assert_eq!(offered(5, Class::Interactive), Err(KeystoreError::Overloaded));
+        assert_eq!(offered(7, Class::Own), Ok(()), "checkpoints go on in any overload");
         assert_eq!(offered(6, Class::Batch), Ok(()), "a batch has until its deadline");
     }
 
@@ -328,8 +331,10 @@ mod tests {
             jobs.submit(job, at(0)).expect("room");
             answers.push(answer);
         }
+        let (own, _keep) = job_of(99, 1000, (Class::Own, "claviger"));
+        jobs.submit(own, at(0)).expect("room");
         let order = std::iter::from_fn(|| (jobs.len() > 0).then(|| jobs.next(&clock).map(|job| job.id[0]))).flatten().collect::<Vec<_>>();
-        assert_eq!(order, [0, 1, 2, 10, 3, 4, 5, 11, 6, 7, 12, 13]);
+        assert_eq!(order, [99, 0, 1, 10, 2, 3, 4, 11, 5, 6, 7, 12, 13]);
     }
 
     #[test]

@@ -50,8 +50,12 @@ fn serve(shared: &Shared, seat: &Seat, place: &mut Option<SessionPlace>, job: &J
     };
     match fault.class() {
         Class::Never | Class::Throttle => return Err(fault.tell(LONGEST_PAUSE)),
-        // Only this thread's session is at fault: without it the next attempt opens another one.
-        Class::Session => *place = None,
+        // Only this thread's session is at fault: without it the next attempt opens another one, and finds the key anew, because a
+        // module may let its handles end with the session in which it gave them.
+        Class::Session => {
+            *place = None;
+            shared.keys.forget(&job.id);
+        }
         Class::Login | Class::Module => {
             shared.link.report(standing.epoch, &fault);
             shared.errands.nudge();
