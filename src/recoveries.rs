@@ -51,7 +51,7 @@ impl Recoveries {
             let now = self.clock.wall();
             // Read before this one is recorded: the last process may have ended for the same reason a moment ago.
             let last = self.keys.snapshot().keyrings.last_wedged(&self.node).map(|wedged| wedged.time);
-            let restart = last.map_or(now, |last| now.max(last + BETWEEN_RESTARTS));
+            let restart = restart_at(last, now);
             tracing::error!(keystore, hung = condition.hung, %restart, "calls to a keystore hang; only a restart can use it again");
             self.keys.record(Event::KeystoreWedged(KeystoreWedged { keystore: keystore.to_owned(), hung: condition.hung.max(1) })).await?;
             self.told().restart = Some(restart);
@@ -69,6 +69,11 @@ impl Recoveries {
     }
 }
 
+/// From when on this process may end itself, if one of this node did so, or could have, at `last`.
+fn restart_at(last: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    last.map_or(now, |last| now.max(last + BETWEEN_RESTARTS))
+}
+
 /// The record of what was opened again since `before`; none if nothing was.
 fn reopened(keystore: &str, before: &Reopened, now: &Reopened) -> Option<Event> {
     let sessions = now.sessions.saturating_sub(before.sessions);
@@ -82,6 +87,16 @@ fn reopened(keystore: &str, before: &Reopened, now: &Reopened) -> Option<Event> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restart_is_brought_on_once_in_ten_minutes() {
+        let now = "2026-01-01T12:00:00.000Z".parse::<Timestamp>().expect("a time");
+        assert_eq!(restart_at(None, now), now);
+        for (minutes, waits) in [(0, 10), (1, 9), (9, 1), (10, 0), (60, 0)] {
+            let last = now - Duration::from_mins(minutes);
+            assert_eq!(restart_at(Some(last), now), now + Duration::from_mins(waits), "{minutes} minutes ago");
+        }
+    }
 
     #[test]
     fn only_what_is_new_is_recorded() {

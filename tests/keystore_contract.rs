@@ -231,7 +231,7 @@ fn a_profile_changes_nothing_where_all_is_told() {
                 }
             });
         }
-        assert!(seen.len() == 9 && seen.iter().all(|told| told == &seen[0] && told.len() == 14), "{seen:?}");
+        assert!(seen.len() == 9 && seen.iter().all(|told| told == &seen[0] && told.len() == 15), "{seen:?}");
     });
 }
 
@@ -343,7 +343,8 @@ fn a_token_that_was_away_signs_with_the_right_key_again(tokens: &Tokens) {
         contract.sign_and_verify(&first, Algorithm::ES256, b"before").await;
         tokens.hide_tokens(true);
         let outcome = contract.keystore.inspect(&first.locator).await;
-        assert!(!matches!(outcome, Ok(_) | Err(KeystoreError::Gone(_))), "a token that is away says nothing about its keys: {outcome:?}");
+        // Kryoptic holds an open token's file, and goes on with it; whoever does not must not take the token's absence for the key's.
+        assert!(!matches!(outcome, Err(KeystoreError::Gone(_))), "a token that is away says nothing about its keys: {outcome:?}");
         let outcome = contract.keystore.create(&name(3), Algorithm::ES256).await;
         assert!(outcome.is_err(), "{outcome:?}");
         tokens.hide_tokens(false);
