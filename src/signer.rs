@@ -179,7 +179,7 @@ impl Signer {
             let detail = "the keyring is not in the configuration: its keys rotate, but nobody can ask for a token; add it, or retire it";
             return Err(Refusal::new(Code::UnknownKeyring, detail));
         }
-        self.seat(&snapshot, keyring).map(|key| key.keystore_name.clone())
+        self.seat(&snapshot, keyring).map(|(key, _)| key.keystore_name.clone())
     }
 
     async fn signed(&self, ask: &Ask, request: Request) -> Result<Reply, Refusal> {
@@ -203,7 +203,7 @@ impl Signer {
     async fn attempt(&self, ask: &Ask, rules: &KeyringRules, prepared: &Prepared, policy: &[String]) -> Result<Reply, Attempt> {
         let snapshot = self.keys.snapshot();
         self.check_clock(&snapshot).and_then(|()| self.check_standing()).map_err(Attempt::Final)?;
-        let key = self.seat(&snapshot, &rules.name).map_err(Attempt::Final)?;
+        let (key, size) = self.seat(&snapshot, &rules.name).map_err(Attempt::Final)?;
         let input = prepared.signing_input(&key.kid, key.algorithm);
         let message = input.digest.clone().map_or_else(|| Input::Message(input.message().to_vec()), Input::Digest);
         let signed = key.keystore.sign(&key.locator, key.algorithm, message, terms(ask)).await;
@@ -219,7 +219,7 @@ impl Signer {
             subject: prepared.subject.as_deref().and_then(|subject| self.pseudonym(subject)),
             iat: prepared.iat,
             exp: prepared.exp,
-            size: snapshot.keyrings.size(),
+            size,
             policy: policy.to_vec(),
             backend_request,
         };
@@ -304,8 +304,9 @@ impl Signer {
         if may_know { broken } else { denied() }
     }
 
-    /// The key that signs for a keyring, from a view that is never older than the snapshot.
-    fn seat(&self, snapshot: &KeySnapshot, keyring: &str) -> Result<Arc<SigningKey>, Refusal> {
+    /// The key that signs for a keyring, and the size of the key log at which it does: of a view that is never older than the snapshot, but may
+    /// be newer. The record names that size, because only there is it certain that the key was active (I2).
+    fn seat(&self, snapshot: &KeySnapshot, keyring: &str) -> Result<(Arc<SigningKey>, u64), Refusal> {
         let mut view = self.view.load_full();
         if view.size < snapshot.keyrings.size() {
             view = Arc::new(View::build(&snapshot.keyrings, &self.keystores, Some(&view)));
@@ -316,7 +317,7 @@ impl Signer {
                 Code::KeystoreUnavailable,
                 "the key made a signature that does not verify; an operator must look at its keystore",
             )),
-            Seat::Signs(key) => Ok(key),
+            Seat::Signs(key) => Ok((key, view.size)),
             Seat::Suspended => Err(Refusal::new(Code::Suspended, "the signing key is suspended until an operator resumes or rotates it")),
             Seat::Vacant => Err(self.vacant(snapshot, keyring)),
             Seat::Unusable(why) => Err(Refusal::new(Code::KeystoreUnavailable, format!("the signing key cannot be used: {why}"))),
