@@ -68,12 +68,7 @@ fn prepare() -> Outcome<ExitCode> {
     let before = cpu::load_average();
     for wait in WAITS {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        let token = folder.path().join("token");
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("softhsm-setup.sh");
-        let made = Command::new(script).arg("token").arg(&token).output()?;
-        if !made.status.success() {
-            return Err(format!("softhsm-setup.sh: {}", String::from_utf8_lossy(&made.stderr)).into());
-        }
+        let token = stage::make_token(folder.path())?;
         let softhsm = put_between(&token.join("keystore.toml"), &module, wait)?;
         let status = Command::new(std::env::current_exe()?)
             .arg(MEASURE)

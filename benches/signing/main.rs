@@ -17,7 +17,7 @@ mod report;
 mod rounds;
 mod stage;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 pub(crate) use common::Outcome;
@@ -42,12 +42,7 @@ fn main() -> ExitCode {
 /// Makes the token in a throw-away folder on the disk of the build, whose syncs are real, and measures in a second process.
 fn prepare() -> Outcome<ExitCode> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let token = folder.path().join("token");
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("softhsm-setup.sh");
-    let made = Command::new(script).arg("token").arg(&token).output()?;
-    if !made.status.success() {
-        return Err(format!("softhsm-setup.sh: {}", String::from_utf8_lossy(&made.stderr)).into());
-    }
+    let token = stage::make_token(folder.path())?;
     let status = Command::new(std::env::current_exe()?)
         .arg(MEASURE)
         .arg(folder.path())

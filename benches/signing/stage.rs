@@ -1,6 +1,6 @@
 //! What is measured: the release binary with a demo configuration on a throw-away token, started and stopped by its process id.
 //!
-//! In scope: configuration, policies, start, readiness, stop. Out of scope: the token (`softhsm-setup.sh` makes it) and load.
+//! In scope: the token (`softhsm-setup.sh` makes it), configuration, policies, start, readiness, stop. Out of scope: load.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
@@ -124,6 +124,17 @@ impl Drop for Stage {
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
     }
+}
+
+/// Makes a throw-away token in the folder of a run; gives the token's own folder.
+pub(crate) fn make_token(folder: &Path) -> Outcome<PathBuf> {
+    let token = folder.join("token");
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("softhsm-setup.sh");
+    let made = Command::new(script).arg("token").arg(&token).output()?;
+    if !made.status.success() {
+        return Err(format!("softhsm-setup.sh: {}", String::from_utf8_lossy(&made.stderr)).into());
+    }
+    Ok(token)
 }
 
 /// A request for one token.
