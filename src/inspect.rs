@@ -66,7 +66,12 @@ pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc
             Err(error) => findings.push(Finding::new(what, Err(error.to_string()))),
             Ok(held) => {
                 let held: BTreeSet<KeyName> = held.into_iter().map(|(name, _)| name).collect();
-                let profile = config.keystores.get(&name).map(|keystore| format!("; {}", keystore.profile())).unwrap_or_default();
+                let profile = config
+                    .keystores
+                    .get(&name)
+                    .and_then(|keystore| keystore.allowance())
+                    .map(|text| format!("; {text}"))
+                    .unwrap_or_default();
                 findings.push(Finding::new(what, Ok(format!("answers, and holds {} keys of this installation{profile}", held.len()))));
                 if let Some(keyrings) = keyrings {
                     findings.extend(drifted(&name, keystore.as_ref(), keyrings).await);

@@ -128,7 +128,7 @@ async fn running(config: &Config, client: Option<Client>, pid: &str) -> Vec<Find
     let state = if status["clock"]["paused"] == true { Err(paused) } else { Ok("was not stepped".to_owned()) };
     findings.push(Finding::new("clock", state));
     for row in rows(&status, "keystores") {
-        let profile = row["keystore"].as_str().and_then(|name| config.keystores.get(name)).map(|keystore| keystore.profile().to_string());
+        let profile = row["keystore"].as_str().and_then(|name| config.keystores.get(name)?.allowance());
         let answers = profile.map_or_else(|| "answers".to_owned(), |profile| format!("answers; {profile}"));
         let state = if row["answers"] == true { Ok(answers) } else { Err("does not answer; see the daemon's log".to_owned()) };
         findings.push(Finding::new(format!("keystore {}", output::cell(&row["keystore"])), state));

@@ -47,7 +47,15 @@ pub struct Effective {
 
 /// A keystore, explained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct EffectiveKeystore {
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum EffectiveKeystore {
+    /// A token of a PKCS#11 module.
+    Pkcs11(EffectivePkcs11),
+}
+
+/// A PKCS#11 token, explained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EffectivePkcs11 {
     /// Which token.
     pub token: String,
     /// The module's shared library.
@@ -121,13 +129,14 @@ impl Effective {
 }
 
 fn keystore(keystore: &KeystoreConfig) -> EffectiveKeystore {
-    let KeystoreConfig::Pkcs11 { module, token, workers, profile, .. } = keystore;
-    EffectiveKeystore {
-        token: token.to_string(),
-        module: module.display().to_string(),
-        workers: *workers,
-        profile: profile.name().to_owned(),
-        omits: profile.omits().map(str::to_owned).collect(),
+    match keystore {
+        KeystoreConfig::Pkcs11(pkcs11) => EffectiveKeystore::Pkcs11(EffectivePkcs11 {
+            token: pkcs11.token.to_string(),
+            module: pkcs11.module.display().to_string(),
+            workers: pkcs11.workers,
+            profile: pkcs11.profile.name().to_owned(),
+            omits: pkcs11.profile.omits().map(str::to_owned).collect(),
+        }),
     }
 }
 

@@ -78,6 +78,23 @@ pub(super) struct RawKeystore {
     pub(super) omits: Option<Vec<String>>,
 }
 
+impl RawKeystore {
+    /// The settings that the file gives, whatever their value, but for `type`.
+    pub(super) fn present(&self) -> Vec<&'static str> {
+        let settings = [
+            ("module", self.module.is_some()),
+            ("token", self.token.is_some()),
+            ("pin_file", self.pin_file.is_some()),
+            ("workers", self.workers.is_some()),
+            ("queue_wait", self.queue_wait.is_some()),
+            ("hang_after", self.hang_after.is_some()),
+            ("profile", self.profile.is_some()),
+            ("omits", self.omits.is_some()),
+        ];
+        settings.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawIssuer {

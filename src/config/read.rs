@@ -8,6 +8,7 @@ use toml::Deserializer;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Document, MOST_ERRORS, Place, Problems, Step, line_at};
+use super::keystore::KINDS;
 use super::raw::RawConfig;
 
 /// Largest file in bytes: a thousand keyrings fit, and a mistaken path to a large file is refused before it is parsed.
@@ -63,10 +64,11 @@ fn refuse_unbuilt_keystores(root: &mut DeTable<'_>, problems: &mut Problems<'_>)
     let Some(DeValue::Table(keystores)) = root.get_mut("keystore").map(toml::Spanned::get_mut) else { return };
     let kind = |keystore: &DeValue<'_>| keystore.get("type").and_then(|kind| kind.get_ref().as_str()).map(str::to_owned);
     let all = keystores.iter().filter_map(|(name, keystore)| Some((name.get_ref().to_string(), kind(keystore.get_ref())?)));
-    let unbuilt: Vec<(String, String)> = all.filter(|(_, kind)| kind != "pkcs11").collect();
+    let unbuilt: Vec<(String, String)> = all.filter(|(_, kind)| !KINDS.contains(&kind.as_str())).collect();
     for (name, kind) in unbuilt {
         let place = Place::of("keystore").key(&name).key("type");
-        problems.add(&place, format!("{kind:?} is not a keystore that this build has"), "set it to \"pkcs11\", the only one");
+        let remedy = format!("write one of {}", KINDS.join(", "));
+        problems.add(&place, format!("{kind:?} is not a keystore that this build has"), remedy);
         keystores.remove(name.as_str());
     }
 }
@@ -222,8 +224,8 @@ mod tests {
         assert_eq!(
             errors(text),
             [
-                "line 2: keystore.v.type: \"vault\" is not a keystore that this build has; set it to \"pkcs11\", the only one",
-                "line 6: keystore.k.type: \"aws-kms\" is not a keystore that this build has; set it to \"pkcs11\", the only one",
+                "line 2: keystore.v.type: \"vault\" is not a keystore that this build has; write one of pkcs11",
+                "line 6: keystore.k.type: \"aws-kms\" is not a keystore that this build has; write one of pkcs11",
             ]
         );
     }

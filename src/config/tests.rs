@@ -57,7 +57,7 @@ fn the_example_is_what_it_says() {
     assert_eq!((config.installation.as_str(), config.origin.as_str(), config.node.as_str()), ("prod", "example.org/claviger", "a"));
     assert_eq!((config.audience.as_str(), config.log_keystore.as_str()), ("claviger:prod", "hsm"));
     assert_eq!((config.state, config.policies), ("/var/lib/claviger".into(), "/etc/claviger/policies".into()));
-    let hsm = KeystoreConfig::Pkcs11 {
+    let hsm = KeystoreConfig::Pkcs11(Pkcs11Config {
         module: "/usr/lib/softhsm/libsofthsm2.so".into(),
         token: TokenSelector::label("claviger"),
         pin: SecretFile::new("/run/credentials/claviger/pin", Some(Path::new("/run/credentials/claviger"))),
@@ -65,7 +65,7 @@ fn the_example_is_what_it_says() {
         queue_wait: Duration::from_millis(500),
         hang_after: Duration::from_secs(10),
         profile: DeviceProfile::default(),
-    };
+    });
     assert_eq!(config.keystores, BTreeMap::from([("hsm".to_owned(), hsm)]));
     let tokens = &config.keyrings["access-tokens"];
     assert_eq!((tokens.purpose, tokens.algorithm, tokens.issuer.as_deref()), (Purpose::Jwt, Algorithm::ES256, Some("main")));

@@ -12,7 +12,7 @@ use claviger_audit::keyrings::{Keyring, Keyrings};
 use claviger_audit::trust::{Policy, Witness};
 
 use crate::clock::Clock;
-use crate::config::{Bind, Config, KeyringConfig, KeystoreConfig, Subject, Surface, WitnessConfig, files};
+use crate::config::{Bind, Config, KeyringConfig, KeystoreConfig, Pkcs11Config, Subject, Surface, WitnessConfig, files};
 use crate::http::public::IssuerPage;
 use crate::http::{Callers, PublicRoutes};
 use crate::journal::pseudonym::SubjectMode;
@@ -137,21 +137,26 @@ pub fn routes(config: &Config, keyrings: &Keyrings) -> PublicRoutes {
 
 /// Opens every keystore; each opens on its own threads, so a dead one delays nothing.
 pub fn keystores(config: &Config, clock: &Arc<dyn Clock>) -> Keystores {
-    let open = |settings: &KeystoreConfig| -> Arc<dyn Keystore> {
-        let KeystoreConfig::Pkcs11 { module, token, pin, workers, queue_wait, hang_after, profile } = settings;
-        let settings = Pkcs11Settings {
-            module: module.clone(),
-            token: token.clone(),
-            workers: usize::from(*workers),
-            pin: pin.clone(),
-            profile: profile.clone(),
-            state: config.state.clone(),
-            queue_wait: *queue_wait,
-            hang_after: *hang_after,
-        };
-        Arc::new(Pkcs11Keystore::open(settings, clock.clone()))
-    };
-    config.keystores.iter().map(|(name, settings)| (name.clone(), open(settings))).collect()
+    config.keystores.iter().map(|(name, settings)| (name.clone(), open(settings, config, clock))).collect()
+}
+
+fn open(settings: &KeystoreConfig, config: &Config, clock: &Arc<dyn Clock>) -> Arc<dyn Keystore> {
+    match settings {
+        KeystoreConfig::Pkcs11(pkcs11) => Arc::new(Pkcs11Keystore::open(pkcs11_settings(pkcs11, config), clock.clone())),
+    }
+}
+
+fn pkcs11_settings(pkcs11: &Pkcs11Config, config: &Config) -> Pkcs11Settings {
+    Pkcs11Settings {
+        module: pkcs11.module.clone(),
+        token: pkcs11.token.clone(),
+        workers: usize::from(pkcs11.workers),
+        pin: pkcs11.pin.clone(),
+        profile: pkcs11.profile.clone(),
+        state: config.state.clone(),
+        queue_wait: pkcs11.queue_wait,
+        hang_after: pkcs11.hang_after,
+    }
 }
 
 /// The first Unix socket that serves `surface`: where the command line finds the daemon.

@@ -46,8 +46,8 @@ pub enum CheckError {
 
 /// What is in the configuration's keystore of this name; `None` if it has none.
 pub fn keystore(config: &Config, name: &str) -> Option<(PathBuf, TokenSelector, SecretFile)> {
-    let KeystoreConfig::Pkcs11 { module, token, pin, .. } = config.keystores.get(name)?;
-    Some((module.clone(), token.clone(), pin.clone()))
+    let KeystoreConfig::Pkcs11(pkcs11) = config.keystores.get(name)?;
+    Some((pkcs11.module.clone(), pkcs11.token.clone(), pkcs11.pin.clone()))
 }
 
 /// The module, token and PIN file of a command line: `token` is a label, `serial=NUMBER` or an RFC 7512 URI, which may name the files too. The

@@ -16,18 +16,19 @@ fn keystore(token: &str, without: &[&str]) -> String {
     })
 }
 
-fn hsm(text: &str) -> KeystoreConfig {
-    parse(text).expect("right").keystores.remove("hsm").expect("it is there")
+fn hsm(text: &str) -> Pkcs11Config {
+    let KeystoreConfig::Pkcs11(pkcs11) = parse(text).expect("right").keystores.remove("hsm").expect("it is there");
+    pkcs11
 }
 
 #[test]
 fn a_uri_names_the_token_and_may_name_its_files() {
-    let KeystoreConfig::Pkcs11 { module, token, pin, .. } = hsm(&keystore("pkcs11:token=claviger", &[]));
+    let Pkcs11Config { module, token, pin, .. } = hsm(&keystore("pkcs11:token=claviger", &[]));
     assert_eq!((token, module), (TokenSelector::label("claviger"), "/usr/lib/softhsm/libsofthsm2.so".into()));
     assert_eq!(pin.path(), Path::new("/run/credentials/claviger/pin"));
 
     let whole = "pkcs11:serial=12ab?module-path=/opt/lib%20hsm.so&pin-source=file:/etc/claviger/pin";
-    let KeystoreConfig::Pkcs11 { module, token, pin, .. } = hsm(&keystore(whole, &[MODULE, PIN_FILE]));
+    let Pkcs11Config { module, token, pin, .. } = hsm(&keystore(whole, &[MODULE, PIN_FILE]));
     assert_eq!((token, module), (TokenSelector::serial("12ab"), "/opt/lib hsm.so".into()));
     assert_eq!(pin, SecretFile::new("/etc/claviger/pin", Some(Path::new("/run/credentials/claviger"))));
 
@@ -123,8 +124,11 @@ fn a_profile_is_known_and_only_some_attributes_may_be_missing() {
         EXAMPLE.replace("profile = \"strict\"", &format!("profile = {profile:?}")).replace("omits = []", &format!("omits = {omits}"))
     };
     let config = parse(&with("opencryptoki-before-3.16", "['modifiable', 'copyable']")).expect("right");
-    assert_eq!(config.keystores["hsm"].profile().to_string(), "profile opencryptoki-before-3.16, copyable, modifiable may be missing");
-    let told = &config.effective().keystores["hsm"];
+    assert_eq!(
+        config.keystores["hsm"].allowance().as_deref(),
+        Some("profile opencryptoki-before-3.16, copyable, modifiable may be missing")
+    );
+    let EffectiveKeystore::Pkcs11(told) = &config.effective().keystores["hsm"];
     assert_eq!((told.profile.as_str(), told.omits.join(" ")), ("opencryptoki-before-3.16", "copyable modifiable".to_owned()));
     assert_eq!((told.token.as_str(), told.workers), ("label \"claviger\"", 2));
     let known = "take it out; only these may be missing: sign-recover, decrypt, unwrap, derive, copyable, modifiable";
