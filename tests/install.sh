@@ -198,7 +198,7 @@ second_module() {
 dependency_checker() {
   if [ "$("$tools/bin/cargo-deny" --version 2>/dev/null)" = "cargo-deny $cargo_deny" ]; then return; fi
   say "building cargo-deny $cargo_deny (a few minutes, once)"
-  quietly env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo install --locked --force --version "$cargo_deny" --root "$tools" cargo-deny || die "cargo install cargo-deny failed"
+  quietly env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo install --debug --locked --force --version "$cargo_deny" --root "$tools" cargo-deny || die "cargo install cargo-deny failed"
 }
 
 main "$@"

@@ -36,4 +36,4 @@ pub(crate) use setup::{Keyring, Setup};
 #[allow(unused_imports, reason = "each test binary uses its own part")]
 pub(crate) use softhsm::{SoftHsm, in_child as on_softhsm};
 #[allow(unused_imports, reason = "each test binary uses its own part")]
-pub(crate) use wait::{rest, until};
+pub(crate) use wait::{RaisedAtEnd, rest, until};

@@ -3,6 +3,7 @@
 //! In scope: waiting for a condition, within bounds, and the pace of a load. Out of scope: waiting for a time to pass, in the hope that
 //! something has happened meanwhile: no test does that.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -28,4 +29,13 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) 
         rest(POLL);
     }
     panic!("{what}: not within {:?}; last: {why}", POLL * u32::try_from(LOOKS).expect("a small number"));
+}
+
+/// Raises a flag when it goes, whatever becomes of the test: threads that look at it end, and nobody waits for them in vain.
+pub(crate) struct RaisedAtEnd<'f>(pub(crate) &'f AtomicBool);
+
+impl Drop for RaisedAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
