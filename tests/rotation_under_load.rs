@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use court::{Court, Desks, Exposures, Habits, Signed, tally};
 use harness::receipts::{lines, segments};
+use harness::setup::HSM;
 use harness::verifiers::Library;
-use harness::{Daemon, Keyring, Place, RaisedAtEnd, Setup, on_softhsm, rest, until};
+use harness::{Daemon, Keyring, Place, RaisedAtEnd, Setup, SoftHsm, on_softhsm, rest, until};
 
 const KEYRING: &str = "access";
 const CLIENTS: usize = 16;
@@ -118,20 +119,23 @@ fn assert_tampering_is_told(place: &Place<'_>) {
     assert!(report.contains("I1"), "{report}");
 }
 
-#[test]
-fn five_rotations_under_load_refuse_no_token() {
-    on_softhsm("five_rotations_under_load_refuse_no_token", |hsm| {
-        let place = Place::new(hsm, Setup::new().keyring(Keyring::jwt(KEYRING, "ES256").timing(SECONDS)));
-        let mut daemon = place.start();
-        run(&mut daemon);
-        place.check(daemon);
-        let records = lines(&place, "keys");
-        let scheduled = |line: &&String| line.contains("\"event\":\"key.rotated\"") && line.contains("\"reason\":\"scheduled\"");
-        assert!(records.iter().filter(scheduled).count() >= ROTATIONS, "{records:#?}");
-        assert_eq!(segments(&place, "keys").len(), 1, "the forger of this test knows logs of one segment");
+/// All of it, for one kind of keystore: `setup` says where the keys of the keyring named `keystore`, and those of the logs, live.
+fn five_rotations_refuse_no_token(hsm: &SoftHsm, setup: Setup, keystore: &str) {
+    let place = Place::new(hsm, setup.keyring(Keyring::jwt(KEYRING, "ES256").keystore(keystore).timing(SECONDS)));
+    let mut daemon = place.start();
+    run(&mut daemon);
+    place.check(daemon);
+    let records = lines(&place, "keys");
+    let scheduled = |line: &&String| line.contains("\"event\":\"key.rotated\"") && line.contains("\"reason\":\"scheduled\"");
+    assert!(records.iter().filter(scheduled).count() >= ROTATIONS, "{records:#?}");
+    assert_eq!(segments(&place, "keys").len(), 1, "the forger of this test knows logs of one segment");
 
-        let (code, report) = place.verify(&["--rotation"]);
-        assert_eq!(code, 16, "whole, but pinned by nothing: {report}");
-        assert_tampering_is_told(&place);
-    });
+    let (code, report) = place.verify(&["--rotation"]);
+    assert_eq!(code, 16, "whole, but pinned by nothing: {report}");
+    assert_tampering_is_told(&place);
+}
+
+#[test]
+fn five_rotations_under_load_on_softhsm() {
+    on_softhsm("five_rotations_under_load_on_softhsm", |hsm| five_rotations_refuse_no_token(hsm, Setup::new(), HSM));
 }

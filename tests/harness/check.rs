@@ -73,9 +73,10 @@ impl Place<'_> {
 
     /// No PIN and no bearer token was printed, or lies in the state folder.
     fn check_secrets(&self) {
-        let secrets = [PIN, OFFICER, setup::BEARER, setup::STRANGER];
+        let own = self.setup.secrets.iter().map(String::as_str);
+        let secrets: Vec<&str> = [PIN, OFFICER, setup::BEARER, setup::STRANGER].into_iter().chain(own).collect();
         let printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
-        for secret in secrets {
+        for secret in &secrets {
             assert!(!printed.contains(secret), "a secret was printed");
         }
         look_for(&secrets, &self.state());

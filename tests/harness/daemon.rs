@@ -3,6 +3,7 @@
 //! In scope: starting it, its addresses, its standard error, ending it by a signal to the process that was started. Out of scope: what it
 //! serves, and what becomes of its files ([`super::place`]).
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -28,8 +29,9 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// Starts `claviger serve` and waits for nothing. What it writes is kept here, and in `printed`, with all that was ever printed.
-    pub(super) fn spawn(config: &Path, printed: &Captured) -> Self {
+    pub(super) fn spawn(config: &Path, environment: &[(String, OsString)], printed: &Captured) -> Self {
         let mut command = Command::new(BINARY);
+        command.envs(environment.iter().cloned());
         command.arg("--config").arg(config).arg("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary was built");
         let errors = BufReader::new(child.stderr.take().expect("standard error is piped"));

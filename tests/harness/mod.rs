@@ -1,6 +1,6 @@
-//! The black-box harness: the real daemon, as its own process, on a real SoftHSM token, asked over its sockets.
+//! The black-box harness: the real daemon, as its own process, on real keystores, asked over its sockets.
 //!
-//! A test runs within [`on_softhsm`], makes a [`Place`] from a [`Setup`], starts daemons in it, and ends with [`Place::check`], which
+//! A test runs within [`on_softhsm`] (or its like: SoftHSM is the keystore of a [`Setup`] that names no other), makes a [`Place`] from it, starts daemons in it, and ends with [`Place::check`], which
 //! verifies both logs and every served set, looks for secrets, and leaves nothing running. In scope: what any black-box test needs. Out of
 //! scope: what a single test claims.
 
@@ -12,10 +12,14 @@ pub(crate) mod client;
 pub(crate) mod daemon;
 #[path = "../support/faults.rs"]
 pub(crate) mod faults;
+#[path = "../support/kryoptic.rs"]
+pub(crate) mod kryoptic;
 pub(crate) mod place;
 #[path = "../support/raw.rs"]
 pub(crate) mod raw;
 pub(crate) mod receipts;
+#[path = "../support/remote.rs"]
+pub(crate) mod remote;
 pub(crate) mod setup;
 #[path = "../support/softhsm.rs"]
 pub(crate) mod softhsm;

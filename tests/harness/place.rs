@@ -10,10 +10,9 @@ use std::process::{Command, Output};
 use std::sync::PoisonError;
 
 use super::daemon::{BINARY, Captured};
-use super::softhsm::PIN;
 use super::{Address, Client, Daemon, Setup, SoftHsm, until};
 
-/// The label of the token.
+/// The label of the token of the keystore [`super::setup::HSM`].
 pub(crate) const TOKEN: &str = "claviger";
 
 /// An installation. Every test ends with [`Place::check`]; a place that goes unchecked fails its test.
@@ -35,12 +34,14 @@ impl<'h> Place<'h> {
 
     /// Token and files, without state: `init` was never run. Nothing is there to check before [`Place::init`].
     pub(crate) fn uninitialised(hsm: &'h SoftHsm, setup: Setup) -> Self {
-        hsm.token(TOKEN);
-        let settings = hsm.settings(TOKEN, PIN);
+        if setup.has_hsm() {
+            hsm.token(TOKEN);
+        }
+        let table = hsm.table(TOKEN);
         let root = hsm.state().parent().expect("the state lies in the root folder").to_owned();
         fs::create_dir(root.join("policies")).expect("a new folder");
         fs::write(root.join("policies/test.cedar"), setup.policy_text()).expect("a new file");
-        fs::write(root.join("claviger.toml"), setup.config(&root, &settings.module, TOKEN)).expect("a new file");
+        fs::write(root.join("claviger.toml"), setup.config(&root, &table)).expect("a new file");
         Self { hsm, setup, root, printed: Captured::default(), checked: Cell::new(false) }
     }
 
@@ -71,12 +72,14 @@ impl<'h> Place<'h> {
 
     /// Starts a daemon and waits for nothing.
     pub(crate) fn spawn(&self) -> Daemon {
-        Daemon::spawn(&self.config(), &self.printed)
+        Daemon::spawn(&self.config(), &self.setup.environment, &self.printed)
     }
 
     /// Runs a command of the binary with this configuration.
     pub(crate) fn claviger(&self, arguments: &[&str]) -> Output {
-        let output = Command::new(BINARY).arg("--config").arg(self.config()).args(arguments).output().expect("the binary was built");
+        let mut command = Command::new(BINARY);
+        command.arg("--config").arg(self.config()).args(arguments).envs(self.setup.environment.iter().cloned());
+        let output = command.output().expect("the binary was built");
         let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
         printed.push(text(&output.stdout));
         printed.push(text(&output.stderr));

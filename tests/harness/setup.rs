@@ -3,6 +3,7 @@
 //! In scope: the settings that tests vary, with fast and legal values for the rest. Out of scope: checking them (the daemon does, and tests
 //! of bad settings edit the text with [`super::Place::edit_config`]).
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -36,6 +37,9 @@ permit (
 when { principal.groups.contains("operators") };
 "#;
 
+/// The keystore that every [`Setup`] has unless it says otherwise: the token [`super::place::TOKEN`].
+pub(crate) const HSM: &str = "hsm";
+
 /// Timing for a test that does not wait for rotations by the clock: seconds where verifiers wait, hours between rotations.
 pub(crate) const QUIET: &[(&str, &str)] = &[
     ("jwks_max_age", "1s"),
@@ -58,18 +62,18 @@ pub(crate) struct Keyring {
 }
 
 impl Keyring {
-    /// A `jwt` keyring of the issuer `main`, with the typ `<name>+jwt` and the audience [`AUDIENCE`].
+    /// A `jwt` keyring of the issuer `main` in the keystore [`HSM`], with the typ `<name>+jwt` and the audience [`AUDIENCE`].
     pub(crate) fn jwt(name: &str, algorithm: &str) -> Self {
         let profile = vec![format!("typ = \"{name}+jwt\""), format!("audiences = [\"{AUDIENCE}\"]")];
         let keyring = Self { name: name.to_owned(), settings: Vec::new(), profile };
-        let keyring = keyring.set("purpose", "jwt").set("issuer", "main").set("algorithm", algorithm).set("keystore", "hsm");
+        let keyring = keyring.set("purpose", "jwt").set("issuer", "main").set("algorithm", algorithm).keystore(HSM);
         keyring.set("token_ttl", "10s").timing(QUIET)
     }
 
-    /// A `jws` keyring.
+    /// A `jws` keyring in the keystore [`HSM`].
     pub(crate) fn jws(name: &str, algorithm: &str) -> Self {
         let keyring = Self { name: name.to_owned(), settings: Vec::new(), profile: Vec::new() };
-        let keyring = keyring.set("purpose", "jws").set("algorithm", algorithm).set("keystore", "hsm");
+        let keyring = keyring.set("purpose", "jws").set("algorithm", algorithm).keystore(HSM);
         keyring.set("verify_within", "10s").timing(QUIET)
     }
 
@@ -78,6 +82,11 @@ impl Keyring {
         self.settings.retain(|(other, _)| other != name);
         self.settings.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Puts its next key into another keystore.
+    pub(crate) fn keystore(self, name: &str) -> Self {
+        self.set("keystore", name)
     }
 
     /// Sets several.
@@ -108,6 +117,14 @@ pub(crate) struct Setup {
     pub(crate) keyrings: Vec<Keyring>,
     policies: Option<String>,
     more: String,
+    /// The lines of each table, by name.
+    keystores: Vec<(String, String)>,
+    log_keystore: Option<String>,
+    without_hsm: bool,
+    /// What processes of the binary have in their environment beside the test's own.
+    pub(super) environment: Vec<(String, OsString)>,
+    /// What may not be printed or stored, beside PINs and bearer tokens.
+    pub(super) secrets: Vec<String>,
 }
 
 impl Setup {
@@ -128,6 +145,41 @@ impl Setup {
         self
     }
 
+    /// With one more keystore: `table` are the lines of its table.
+    pub(crate) fn keystore(mut self, name: &str, table: &str) -> Self {
+        self.keystores.push((name.to_owned(), table.to_owned()));
+        self
+    }
+
+    /// With the log keys in this keystore instead of [`HSM`].
+    pub(crate) fn log_keystore(mut self, name: &str) -> Self {
+        self.log_keystore = Some(name.to_owned());
+        self
+    }
+
+    /// Without the keystore [`HSM`] and its token.
+    pub(crate) fn without_hsm(mut self) -> Self {
+        self.without_hsm = true;
+        self
+    }
+
+    /// Whether there is the keystore [`HSM`].
+    pub(super) fn has_hsm(&self) -> bool {
+        !self.without_hsm
+    }
+
+    /// With a variable in the environment of the daemon and of every command.
+    pub(crate) fn environment(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// With a secret that may neither be printed nor lie in the state folder.
+    pub(crate) fn secret(mut self, secret: &str) -> Self {
+        self.secrets.push(secret.to_owned());
+        self
+    }
+
     /// With more tables at the end of the file, such as `[limits]`, callers and listeners.
     pub(crate) fn more(mut self, toml: &str) -> Self {
         self.more.push_str(toml);
@@ -139,7 +191,8 @@ impl Setup {
     }
 
     /// The file: listeners are, in this order, `sign.sock`, `admin.sock` (both answer to this user) and a free port on loopback.
-    pub(super) fn config(&self, root: &Path, module: &Path, token: &str) -> String {
+    pub(super) fn config(&self, root: &Path, hsm: &str) -> String {
+        let log_keystore = self.log_keystore.as_deref().unwrap_or(HSM);
         let (uid, root) = (rustix::process::geteuid().as_raw(), root.display());
         let hash = |bearer: &str| Hash::digest(bearer.as_bytes()).to_string();
         let (demo, stranger) = (hash(BEARER), hash(STRANGER));
@@ -151,14 +204,7 @@ state = "{root}/claviger"
 policies = "{root}/policies"
 
 [log]
-keystore = "hsm"
-
-[keystore.hsm]
-type = "pkcs11"
-module = "{}"
-token = "{token}"
-pin_file = "{root}/pin"
-workers = 2
+keystore = "{log_keystore}"
 
 [issuer.main]
 url = "{ISSUER}"
@@ -193,9 +239,13 @@ callers = ["unix"]
 bind = "127.0.0.1:0"
 serves = ["public", "sign", "ops"]
 callers = ["bearer"]
-"#,
-            module.display()
+"#
         );
+        let own = (!self.without_hsm).then(|| (HSM, hsm));
+        let others = self.keystores.iter().map(|(name, table)| (name.as_str(), table.as_str()));
+        for (name, table) in own.into_iter().chain(others) {
+            writeln!(text, "\n[keystore.{name}]\n{}", table.trim_end()).expect("a string grows");
+        }
         self.keyrings.iter().for_each(|keyring| keyring.write(&mut text));
         text.push_str(&self.more);
         text

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use claviger::clock::{Clock, SystemClock};
-use claviger::daemon::log_key;
+use claviger::config::Config;
+use claviger::daemon::{log_key, setup};
 use claviger::journal::LogKey;
 use claviger_audit::checkpoint::Checkpoint;
 use claviger_audit::event::{Event, KeyRotated, LogCreated, RotationReason};
@@ -17,7 +18,6 @@ use claviger_audit::record::Record;
 use tokio::runtime::Runtime;
 
 use crate::harness::Place;
-use crate::harness::place::TOKEN;
 use crate::harness::receipts::lines;
 
 /// A copy of the log folder, beside it.
@@ -101,8 +101,12 @@ fn write_signed(place: &Place<'_>, name: &str, records: &[Record]) -> PathBuf {
     let checkpoint = Checkpoint::new(origin, tree.size(), tree.root()).to_string();
     let runtime = Runtime::new().expect("a runtime");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let keystore = Arc::new(place.hsm.open(TOKEN, clock.clone()));
-    let sign = log_key::sign_note(keystore, &holder, clock);
+    let config = Config::load(&place.config()).expect("the daemon read it");
+    // The adapters of servers work on the runtime in which they are opened.
+    let within = runtime.enter();
+    let mut keystores = setup::keystores(&config, &clock);
+    drop(within);
+    let sign = log_key::sign_note(keystores.remove(keystore).expect("the daemon has it"), &holder, clock);
     let signature = crate::harness::until("a signature of the log key", || runtime.block_on(sign(checkpoint.clone().into_bytes())));
     let note = signed_note(&checkpoint, &[(&key, signature.try_into().expect("64 octets"))]).expect("a note");
     fs::write(folder.join("checkpoint"), note.to_string()).expect("a new file");

@@ -58,6 +58,14 @@ pub(crate) fn with_faults(test: &str, body: impl FnOnce(&Tokens, &Faults)) {
     Tokens::in_child(&MODULE, test, |tokens| body(tokens, &Faults::at(&control(tokens))));
 }
 
+/// The same, with tokens of another module beside them.
+pub(crate) fn with_faults_beside(other: &'static Module, test: &str, body: impl FnOnce(&Tokens, &Faults, &Tokens)) {
+    if !Tokens::is_child() {
+        build();
+    }
+    Tokens::all_in_child(&[&MODULE, other], test, |tokens| body(&tokens[0], &Faults::at(&control(&tokens[0])), &tokens[1]));
+}
+
 fn control(tokens: &Tokens) -> PathBuf {
     tokens.root().join("control")
 }

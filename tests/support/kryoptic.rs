@@ -8,7 +8,8 @@ use cryptoki::session::UserType;
 
 use super::tokens::{Module, OFFICER_PIN, PIN, Tokens, first_of};
 
-static MODULE: Module = Module {
+/// The module.
+pub(crate) static MODULE: Module = Module {
     library: || first_of(&["target/test-tools/lib/libkryoptic_pkcs11.so"]),
     environment: |tokens| vec![("KRYOPTIC_CONF", tokens.configuration())],
     configuration: |_| String::new(),

@@ -10,7 +10,8 @@ use claviger_audit::Algorithm;
 use super::softhsm;
 use super::tokens::{Module, Server, Tokens, first_of};
 
-static MODULE: Module = Module {
+/// The module.
+pub(crate) static MODULE: Module = Module {
     // Where distributions put the client.
     library: || {
         first_of(&[

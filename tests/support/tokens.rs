@@ -82,25 +82,37 @@ impl Tokens {
 
     /// Runs `body` in a child process that sees a fresh, empty token folder. `test` is the full name of the calling test.
     pub(crate) fn in_child(module: &'static Module, test: &str, body: impl FnOnce(&Self)) {
+        Self::all_in_child(&[module], test, |tokens| body(&tokens[0]));
+    }
+
+    /// The same with several modules in one child: a token folder for each, the first in the root folder, the others below it. No two of
+    /// them may want the same variable in the child's environment.
+    pub(crate) fn all_in_child(modules: &[&'static Module], test: &str, body: impl FnOnce(&[Self])) {
+        let all = |root: &Path| -> Vec<Self> {
+            let place = |index| if index == 0 { root.to_owned() } else { root.join(format!("module-{index}")) };
+            modules.iter().enumerate().map(|(index, module)| Self { root: place(index), module, server: Mutex::default() }).collect()
+        };
         #[expect(clippy::disallowed_methods, reason = "the parent hands the child its folder this way")]
         if let Some(root) = std::env::var_os(CHILD) {
-            let tokens = Self { root: PathBuf::from(root), module, server: Mutex::default() };
-            tokens.start_server();
+            let tokens = all(Path::new(&root));
+            tokens.iter().for_each(Self::start_server);
             body(&tokens);
-            tokens.stop_server();
+            tokens.iter().for_each(Self::stop_server);
             writeln!(io::stdout(), "{DONE}").expect("the parent listens");
             signal_hook::low_level::exit(0);
         }
         let root = tempfile::tempdir().expect("a temporary folder");
-        let tokens = Self { root: root.path().to_owned(), module, server: Mutex::default() };
-        for folder in [tokens.folder(), tokens.state()] {
-            fs::create_dir(folder).expect("a new folder");
+        let tokens = all(root.path());
+        for tokens in &tokens {
+            for folder in [tokens.folder(), tokens.state()] {
+                fs::create_dir_all(folder).expect("a new folder");
+            }
+            fs::write(tokens.configuration(), (tokens.module.configuration)(tokens)).expect("a new file");
         }
-        fs::write(tokens.configuration(), (module.configuration)(&tokens)).expect("a new file");
         let child = Command::new(std::env::current_exe().expect("the test binary"))
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .env(CHILD, &tokens.root)
-            .envs((module.environment)(&tokens))
+            .env(CHILD, root.path())
+            .envs(tokens.iter().flat_map(|tokens| (tokens.module.environment)(tokens)))
             .output()
             .expect("the test binary runs again");
         let output = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
@@ -154,6 +166,13 @@ impl Tokens {
             queue_wait: DEFAULT_QUEUE_WAIT,
             hang_after: DEFAULT_HANG_AFTER,
         }
+    }
+
+    /// The lines of a `[keystore.NAME]` table for a token, with the right PIN in its file.
+    pub(crate) fn table(&self, token: &str) -> String {
+        let Pkcs11Settings { module, workers, .. } = self.settings(token, PIN);
+        let (module, pin) = (module.display(), self.root.join("pin").display().to_string());
+        format!("type = \"pkcs11\"\nmodule = \"{module}\"\ntoken = \"{token}\"\npin_file = \"{pin}\"\nworkers = {workers}\n")
     }
 
     /// A keystore on a token that exists, with the right PIN.

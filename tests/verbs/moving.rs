@@ -12,7 +12,7 @@ use claviger::clock::{Clock as _, SystemClock};
 use claviger_audit::names::KeyName;
 use serde_json::json;
 
-use crate::harness::{Client, Daemon, Keyring, Place, Setup, SoftHsm, on_softhsm, rest, until};
+use crate::harness::{Client, Daemon, Keyring, Place, Setup, on_softhsm, rest, until};
 use crate::{DATA, fails, held, held_in, in_state, json, kid, records, served};
 
 const SECOND: &str = "second";
@@ -64,15 +64,6 @@ fn withdrawn(place: &Place<'_>, kid: &str) {
     });
 }
 
-fn second_keystore(hsm: &SoftHsm) -> String {
-    let settings = hsm.settings(SECOND, crate::harness::softhsm::PIN);
-    let root = hsm.state().parent().expect("the state lies in the root folder").display().to_string();
-    format!(
-        "\n[keystore.{SECOND}]\ntype = \"pkcs11\"\nmodule = \"{}\"\ntoken = \"{SECOND}\"\npin_file = \"{root}/pin\"\nworkers = 2\n",
-        settings.module.display()
-    )
-}
-
 fn moves(place: &Place<'_>, daemon: &mut Daemon) -> [String; 3] {
     let first = kid(place, "access", "active");
     let fallback = kid(place, "access", "published");
@@ -98,7 +89,7 @@ fn moves(place: &Place<'_>, daemon: &mut Daemon) -> [String; 3] {
 fn a_keyring_moves_to_another_algorithm_and_keystore_and_no_token_is_lost() {
     on_softhsm("moving::a_keyring_moves_to_another_algorithm_and_keystore_and_no_token_is_lost", |hsm| {
         hsm.token(SECOND);
-        let setup = Setup::new().keyring(Keyring::jwt("access", "ES256").set("token_ttl", "2s")).more(&second_keystore(hsm));
+        let setup = Setup::new().keyring(Keyring::jwt("access", "ES256").set("token_ttl", "2s")).keystore(SECOND, &hsm.table(SECOND));
         let place = Place::new(hsm, setup);
         let mut daemon = place.start();
         let stop = AtomicBool::new(false);
@@ -130,7 +121,7 @@ fn a_keystore_that_is_not_open_is_refused_by_a_reload_and_opened_by_a_restart() 
         place.edit_config(|text| {
             let (before, own) = text.split_once("[keyring.access]").expect("our own file");
             let own = own.replace("keystore = \"hsm\"", &format!("keystore = \"{SECOND}\""));
-            format!("{before}[keyring.access]{own}{}", second_keystore(hsm))
+            format!("{before}[keyring.access]{own}\n[keystore.{SECOND}]\n{}", hsm.table(SECOND))
         });
         let said = fails(&place, DATA, &["policy", "reload"]);
         assert!(said.contains("nothing was reloaded") && said.contains("opened at a restart only"), "{said}");
