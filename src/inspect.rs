@@ -11,7 +11,7 @@ use claviger_audit::keyrings::Keyrings;
 use claviger_audit::names::KeyName;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, KeystoreConfig};
 use crate::daemon::setup;
 use crate::journal::state::{Intent, StateDir, StateError};
 use crate::keystore::Keystore;
@@ -66,12 +66,8 @@ pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc
             Err(error) => findings.push(Finding::new(what, Err(error.to_string()))),
             Ok(held) => {
                 let held: BTreeSet<KeyName> = held.into_iter().map(|(name, _)| name).collect();
-                let profile = config
-                    .keystores
-                    .get(&name)
-                    .and_then(|keystore| keystore.allowance())
-                    .map(|text| format!("; {text}"))
-                    .unwrap_or_default();
+                let profile =
+                    config.keystores.get(&name).and_then(KeystoreConfig::allowance).map(|text| format!("; {text}")).unwrap_or_default();
                 findings.push(Finding::new(what, Ok(format!("answers, and holds {} keys of this installation{profile}", held.len()))));
                 if let Some(keyrings) = keyrings {
                     findings.extend(drifted(&name, keystore.as_ref(), keyrings).await);

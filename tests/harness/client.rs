@@ -1,11 +1,13 @@
 //! A small HTTP/1.1 client over TCP and Unix sockets, one kept connection each; blocking, so that a test's threads are its clients.
 //!
 //! In scope: one request at a time, the answer whole. Out of scope: retries: a lost connection is an error, and the next request opens another.
+//! A connection that has rested is not used again: a daemon closes idle ones, perhaps at this moment.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use claviger::clock::{Clock as _, Monotonic, SystemClock};
 use http::{HeaderMap, Method, Request, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -18,6 +20,9 @@ use tokio::runtime::{Builder, Runtime};
 
 /// Longer than any deadline of the daemon: a request that hangs fails the test instead of hanging it.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a connection may have rested to be used again; the daemon closes one after 10 s, unless it is told otherwise.
+const RESTED: Duration = Duration::from_secs(2);
 
 /// Where a daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,14 +74,16 @@ pub(crate) struct Client {
     address: Address,
     bearer: Option<String>,
     runtime: Runtime,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    clock: SystemClock,
+    /// The connection, and when the last answer came on it.
+    connection: Option<(SendRequest<Full<Bytes>>, Monotonic)>,
 }
 
 impl Client {
     /// A client of this address; it connects with its first request.
     pub(crate) fn new(address: Address) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        Self { address, bearer: None, runtime, connection: None }
+        Self { address, bearer: None, runtime, clock: SystemClock::start(), connection: None }
     }
 
     /// With a bearer token.
@@ -128,7 +135,9 @@ impl Client {
 
     /// Sends a request and reads the whole answer.
     pub(crate) fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
-        let (address, kept) = (self.address.clone(), self.connection.take());
+        let now = self.clock.monotonic();
+        let fresh = |(connection, last): (SendRequest<_>, Monotonic)| (now.since(last) < RESTED).then_some(connection);
+        let (address, kept) = (self.address.clone(), self.connection.take().and_then(fresh));
         let exchange = async move {
             let mut connection = match kept {
                 Some(connection) if !connection.is_closed() => connection,
@@ -142,7 +151,7 @@ impl Client {
         };
         let bounded = async { tokio::time::timeout(PATIENCE, exchange).await };
         let (connection, answer) = self.runtime.block_on(bounded).map_err(|_| "no answer in time".to_owned()).flatten()?;
-        self.connection = Some(connection);
+        self.connection = Some((connection, self.clock.monotonic()));
         Ok(answer)
     }
 }

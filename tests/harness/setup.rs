@@ -241,7 +241,7 @@ serves = ["public", "sign", "ops"]
 callers = ["bearer"]
 "#
         );
-        let own = (!self.without_hsm).then(|| (HSM, hsm));
+        let own = (!self.without_hsm).then_some((HSM, hsm));
         let others = self.keystores.iter().map(|(name, table)| (name.as_str(), table.as_str()));
         for (name, table) in own.into_iter().chain(others) {
             writeln!(text, "\n[keystore.{name}]\n{}", table.trim_end()).expect("a string grows");

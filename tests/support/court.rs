@@ -4,6 +4,9 @@
 //! that is too busy to judge a token within its life says nothing about it; clients wait for the judges, so that few tokens are. Out of scope:
 //! how a library verifies (`tests/verifiers`).
 
+// Each test binary is compiled with its own copy, and uses its own part of it.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
