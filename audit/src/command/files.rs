@@ -153,12 +153,15 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// A file as long as it is now. What a daemon adds while others are read is left out: the key log is read first, and the use logs would have
+/// seen more of it. (What is no regular file has no length before it was read.)
 fn segment(path: &Path) -> Segment<'static> {
     let name = path.display().to_string();
+    let length = fs::metadata(path).ok().filter(fs::Metadata::is_file).map_or(u64::MAX, |metadata| metadata.len());
     let path = path.to_owned();
     let open = move || {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let file = File::open(&path).map_err(named)?;
+        let file = File::open(&path).map_err(named)?.take(length);
         Ok(Box::new(BufReader::with_capacity(READ_BUFFER, file)) as Box<dyn BufRead>)
     };
     Segment { name, open: Box::new(open) }
@@ -187,5 +190,36 @@ fn kind_by_name(folder: &Path) -> Option<LogKind> {
         "keys" => Some(LogKind::Keys),
         name if name == "uses" || name.starts_with("uses-") => Some(LogKind::Uses),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn read(segment: &Segment<'_>) -> String {
+        let mut text = String::new();
+        (segment.open)().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_log_that_grows_is_read_as_long_as_it_was() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"one\n").unwrap();
+        let segment = segment(file.path());
+        file.write_all(b"two\n").unwrap();
+        assert_eq!(read(&segment), "one\n");
+    }
+
+    #[test]
+    fn what_has_no_length_is_read_to_its_end() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let segment = segment(&PathBuf::from(format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader))));
+        writer.write_all(b"one\n").unwrap();
+        drop(writer);
+        assert_eq!(read(&segment), "one\n");
     }
 }
