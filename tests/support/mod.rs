@@ -6,6 +6,7 @@
 pub(crate) mod contract;
 pub(crate) mod faults;
 pub(crate) mod kryoptic;
+pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod remote;
 pub(crate) mod softhsm;
