@@ -131,6 +131,7 @@ fn key_events(keys: &mut Writer, time: Timestamp) -> Outcome<String> {
             typ: Some("at+jwt".to_owned()),
             algorithm,
             keystore: keystore(),
+            standby_keystore: None,
         }),
         Event::KeyringTiming(KeyringTiming { keyring: keyring(), timing }),
         Event::KeyRequested(KeyRequested { key: key.clone(), keyring: keyring(), keystore: keystore(), algorithm }),

@@ -35,8 +35,9 @@ pub(super) fn run(command: Command, file: &Path, format: Format) -> Outcome {
     });
     output::table(&["keystore", "token", "module", "workers", "profile", "may be missing"], rows.collect(), "It has no keystore.");
     let keyrings = value["keyrings"].as_object().cloned().unwrap_or_default();
-    let head = ["keyring", "algorithm", "keystore", "seen by all (D)", "lead (D + e)", "overlap", "exposure", "rotates every"];
-    let columns = ["algorithm", "keystore", "seen_by_all", "lead", "overlap", "exposure", "rotate_every"];
+    let head =
+        ["keyring", "algorithm", "keystore", "standby keystore", "seen by all (D)", "lead (D + e)", "overlap", "exposure", "rotates every"];
+    let columns = ["algorithm", "keystore", "standby_keystore", "seen_by_all", "lead", "overlap", "exposure", "rotate_every"];
     let rows = keyrings.iter().map(|(name, row)| [vec![name.clone()], columns.iter().map(|c| cell(&row[*c])).collect()].concat());
     output::table(&head, rows.collect(), "It has no keyring.");
     output::line(format_args!("{} can be kept.", file.display()));

@@ -81,6 +81,9 @@ pub struct EffectiveKeyring {
     pub algorithm: String,
     /// Of the next key.
     pub keystore: String,
+    /// The other keystore, of each key for which the one before lives in `keystore`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standby_keystore: Option<String>,
     /// T: the longest life of a token or signature.
     pub life: String,
     /// D = A + S + V + R: after it every verifier has seen a change.
@@ -158,6 +161,7 @@ fn explain(config: &Config, keyring: &KeyringConfig) -> EffectiveKeyring {
         typ: keyring.profile.typ.clone(),
         algorithm: keyring.algorithm.to_string(),
         keystore: keyring.keystore.clone(),
+        standby_keystore: keyring.standby_keystore.clone(),
         life: human(timing.token_life()),
         seen_by_all: human(timing.seen_by_all()),
         lead: human(timing.lead()),

@@ -131,6 +131,7 @@ pub(super) struct RawKeyring {
     pub(super) issuer: Option<String>,
     pub(super) algorithm: Option<String>,
     pub(super) keystore: Option<String>,
+    pub(super) standby_keystore: Option<String>,
     #[serde(default)]
     pub(super) policy_claims: BTreeMap<String, String>,
     pub(super) profile: Option<RawProfile>,

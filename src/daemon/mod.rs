@@ -172,6 +172,7 @@ impl Daemon {
             wake: wake.clone(),
             clock: clock.clone(),
             watch: watch.clone(),
+            health: health.clone(),
             node: config.node.clone(),
             own_uid: rustix::process::geteuid().as_raw(),
             witnesses,

@@ -33,6 +33,7 @@ pub fn wishes(config: &Config) -> Vec<KeyringWish> {
         typ: keyring.profile.typ.clone(),
         algorithm: keyring.algorithm,
         keystore: keyring.keystore.clone(),
+        standby_keystore: keyring.standby_keystore.clone(),
         timing: keyring.timing,
     });
     wishes.collect()

@@ -185,6 +185,9 @@ pub struct KeyringCreated {
     pub algorithm: Algorithm,
     /// Of its next key.
     pub keystore: String,
+    /// The other keystore, if it has two: each key is made in the one in which the key that signs is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_keystore: Option<String>,
 }
 
 /// The next key is to be of another algorithm or in another keystore: a migration is a rotation.
@@ -197,6 +200,9 @@ pub struct KeyringChanged {
     pub algorithm: Algorithm,
     /// Of its next key.
     pub keystore: String,
+    /// The other keystore, if it has two: each key is made in the one in which the key that signs is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_keystore: Option<String>,
 }
 
 /// New settings are in force (I8).

@@ -23,7 +23,7 @@ mod settings;
 #[path = "signing.rs"]
 pub(crate) mod signing;
 
-pub(crate) use settings::timing;
+pub(crate) use settings::{keyring, timing};
 use signing::{cosigned, note_by, secret, witness};
 pub(crate) use signing::{note, verifier_key};
 
@@ -266,16 +266,7 @@ impl Teller {
     fn beginning(&mut self) {
         self.keys(1, Event::DaemonStart(DaemonStart { version: "0.1.0".into(), unclean: false, in_flight: 0 }));
         self.keys(1, Event::ConfigLoaded(ConfigLoaded { sha256: Hash::digest(b"configuration") }));
-        let keyring = KeyringCreated {
-            keyring: "access".into(),
-            purpose: Purpose::Jwt,
-            issuer: Some("main".into()),
-            issuer_url: Some("https://auth.example.org".into()),
-            typ: Some("at+jwt".into()),
-            algorithm: Algorithm::EdDSA,
-            keystore: "hsm".into(),
-        };
-        self.keys(1, Event::KeyringCreated(keyring));
+        self.keys(1, Event::KeyringCreated(keyring()));
         self.keys(1, Event::KeyringTiming(KeyringTiming { keyring: "access".into(), timing: timing() }));
         self.key(1, 1);
         let bootstrap = KeyRotated {

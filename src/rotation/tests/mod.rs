@@ -47,6 +47,7 @@ pub(super) fn wish(name: &str) -> KeyringWish {
         typ: Some("at+jwt".to_owned()),
         algorithm: Algorithm::EdDSA,
         keystore: "hsm".to_owned(),
+        standby_keystore: None,
         timing: solve(&Settings::default()).expect("the defaults hold"),
     }
 }
@@ -152,8 +153,18 @@ impl Story {
         plan(&self.keyrings, self.now, &conditions)
     }
 
+    /// What health sees: it asks every keystore all the time.
+    fn look_at_keystores(&mut self) {
+        let again = self.now + BACKOFF;
+        self.unavailable.retain(|keystore, _| self.down.contains(keystore));
+        for keystore in &self.down {
+            self.unavailable.entry(keystore.clone()).or_insert(again);
+        }
+    }
+
     /// Does everything that is due, serving after each step, and returns the wake.
     pub(super) fn settle(&mut self) -> Option<Timestamp> {
+        self.look_at_keystores();
         for _ in 0..MOST_STEPS {
             match self.plan() {
                 Plan::SleepUntil(wake) => {

@@ -150,6 +150,7 @@ pub(super) fn keyring(name: &str) -> Event {
         typ: None,
         algorithm: Algorithm::EdDSA,
         keystore: "hsm".into(),
+        standby_keystore: None,
     })
 }
 

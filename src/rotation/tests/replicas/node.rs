@@ -150,6 +150,7 @@ impl World<'_> {
                 asked: Asked { caller: self.caller.map(str::to_owned), ..Asked::default() },
                 event,
             };
+            self.moves_to_a_living_keystore(node, &record.event)?;
             self.nodes[node].keyrings.apply(&record).map_err(|illegal| Caught::illegal(&illegal))?;
             self.records.push(record);
             self.times.push(self.now);
@@ -162,6 +163,17 @@ impl World<'_> {
         }
         self.dies(node, false);
         Ok(Appended::Yes)
+    }
+
+    /// Signing never goes by itself from a keystore that answers to one that does not.
+    fn moves_to_a_living_keystore(&self, node: usize, event: &Event) -> Result<(), Caught> {
+        let Event::KeyRotated(e) = event else { return Ok(()) };
+        let keyrings = &self.nodes[node].keyrings;
+        let of = |kid: &String| keyrings.key(kid).map(|(_, key)| key.keystore.clone());
+        let (from, to) = (e.from.as_ref().and_then(of), of(&e.to));
+        let dies = from.is_some_and(|from| !self.stores.is_down(&from)) && to.is_some_and(|to| self.stores.is_down(&to));
+        let by_itself = e.reason == claviger_audit::event::RotationReason::Scheduled;
+        holds(!(dies && by_itself), "keystores: a rotation into one that does not answer", || e.keyring.clone())
     }
 
     /// Counts one effect; whether the node is dead now. The process dies between two effects, whatever they are.
