@@ -3,12 +3,13 @@
 //! In scope: whether each keystore answers, which keys it holds, and how they compare with the key log. Out of scope: changing anything:
 //! a key that no record names, or that is not what it was, is reported, never deleted or repaired.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use claviger_audit::event::LogKind;
 use claviger_audit::keyrings::Keyrings;
 use claviger_audit::names::KeyName;
+use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::{Config, KeystoreConfig};
@@ -52,17 +53,28 @@ pub fn unfinished(state: &StateDir) -> Vec<Finding> {
     begun.map(finding).collect()
 }
 
-/// Opens every keystore, waits for it, and compares what it holds with the key log.
+/// Opens every keystore, waits for it, and compares what it holds with the key log. All are waited for at once: one that is dead costs no
+/// more than one.
 pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc<dyn Clock>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut others: Vec<(String, BTreeSet<KeyName>)> = Vec::new();
-    for (name, keystore) in setup::keystores(config, clock) {
+    let keystores = setup::keystores(config, clock);
+    let mut answers = JoinSet::new();
+    for (name, keystore) in &keystores {
+        let (name, keystore, clock, installation) = (name.clone(), keystore.clone(), clock.clone(), config.installation.clone());
+        answers.spawn(async move {
+            let held = match health::wait_for(keystore.as_ref(), clock.as_ref()).await {
+                Ok(()) => keystore.inventory(&installation).await,
+                Err(error) => Err(error),
+            };
+            (name, held)
+        });
+    }
+    let mut answers: BTreeMap<String, _> = answers.join_all().await.into_iter().collect();
+    for (name, keystore) in keystores {
         let what = format!("keystore {name}");
-        if let Err(error) = health::wait_for(keystore.as_ref(), clock.as_ref()).await {
-            findings.push(Finding::new(what, Err(error.to_string())));
-            continue;
-        }
-        match keystore.inventory(&config.installation).await {
+        let Some(answer) = answers.remove(&name) else { continue };
+        match answer {
             Err(error) => findings.push(Finding::new(what, Err(error.to_string()))),
             Ok(held) => {
                 let held: BTreeSet<KeyName> = held.into_iter().map(|(name, _)| name).collect();

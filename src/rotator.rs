@@ -1,9 +1,12 @@
 //! The loop that rotates: plan, do one step, publish, sleep until the plan's wake.
 //!
-//! In scope: carrying out what the pure plan says, with the keystores' failures and the clock's. Out of scope: what is due (`rotation`), and
-//! operators' verbs (`operator`), which append and then wake this loop. There is no second path: a compromise is finished here too.
+//! In scope: carrying out what the pure plan says, with the keystores' failures and the clock's. A step that only writes a record is done
+//! at once; one that asks a keystore is begun beside the loop, one in each keystore at a time, so that a keystore that takes a minute for an
+//! answer, or gives none, delays no record and no other keystore. Out of scope: what is due (`rotation`), and operators' verbs (`operator`),
+//! which append and then wake this loop. There is no second path: a compromise is finished here too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ use claviger_audit::record::Asked;
 use claviger_audit::{Algorithm, Timestamp};
 use serde_json::Map;
 use tokio::sync::Notify;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -68,17 +72,74 @@ enum Next {
     Stop,
 }
 
+/// Steps that are under way in keystores. What is still under way when it goes is given up; each can be begun again.
+#[derive(Default)]
+struct Errands {
+    tasks: JoinSet<Next>,
+    keystores: HashMap<Id, String>,
+}
+
+impl Errands {
+    fn busy(&self) -> BTreeSet<String> {
+        self.keystores.values().cloned().collect()
+    }
+
+    /// Begins a step in a keystore that has none.
+    fn begin(&mut self, keystore: String, step: impl Future<Output = Next> + Send + 'static) {
+        let task = self.tasks.spawn(async move {
+            let next = step.await;
+            if let Next::Sleep(pause) = next {
+                tokio::time::sleep(pause).await;
+            }
+            next
+        });
+        self.keystores.insert(task.id(), keystore);
+    }
+
+    /// Waits for the end of one; for ever, while there is none.
+    async fn ended(&mut self) -> Next {
+        match self.tasks.join_next_with_id().await {
+            Some(ended) => self.note(ended),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The end of one that has ended already.
+    fn look(&mut self) -> Option<Next> {
+        self.tasks.try_join_next_with_id().map(|ended| self.note(ended))
+    }
+
+    fn note(&mut self, ended: Result<(Id, Next), JoinError>) -> Next {
+        match ended {
+            Ok((task, next)) => {
+                self.keystores.remove(&task);
+                next
+            }
+            Err(error) => {
+                // A defect. The keystore stays busy, so that the step is not begun again and again.
+                tracing::error!(keystore = self.keystores.get(&error.id()), %error, "nothing more is made or destroyed here until a restart");
+                Next::Again
+            }
+        }
+    }
+}
+
 impl Rotator {
     /// Runs until the stop, or until the log is dead or others know more of it.
-    pub async fn run(&self, stop: CancellationToken) {
-        let mut changed = self.keys.changed();
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let (mut changed, mut errands) = (self.keys.changed(), Errands::default());
         loop {
             if let Some(doubt) = self.keys.standing().doubt() {
                 tracing::error!(?doubt, "keys rotate no more until a restart: others know more of the log");
                 return;
             }
             changed.mark_unchanged();
-            let next = self.step().await;
+            while let Some(ended) = errands.look() {
+                if matches!(ended, Next::Stop) {
+                    return;
+                }
+            }
+            let next = self.step(&mut errands).await;
             let published = self.publish().await;
             let pause = match (next, published) {
                 (Next::Stop, _) | (_, Err(AppendError::Unwritable(_) | AppendError::Stopped)) => return,
@@ -91,6 +152,7 @@ impl Rotator {
                 // A closed channel means that the log is gone; the next step finds out why.
                 _ = changed.changed() => {}
                 () = self.wake.notified() => {}
+                ended = errands.ended() => if matches!(ended, Next::Stop) { return },
                 () = tokio::time::sleep(pause.min(TICK)) => {}
             }
         }
@@ -100,13 +162,13 @@ impl Rotator {
     async fn publish(&self) -> Result<(), AppendError> {
         let ready = {
             let snapshot = self.keys.snapshot();
-            let (unavailable, refused) = (self.health.retry_dates(), self.refused());
-            sets_to_serve(&snapshot.keyrings, &self.conditions(&snapshot.keyrings, (&unavailable, &refused)))
+            let (unavailable, refused, busy) = (self.health.retry_dates(), self.refused(), BTreeSet::new());
+            sets_to_serve(&snapshot.keyrings, &self.conditions(&snapshot.keyrings, (&unavailable, &refused, &busy)))
         };
         self.publisher.publish(&ready).await
     }
 
-    async fn step(&self) -> Next {
+    async fn step(self: &Arc<Self>, errands: &mut Errands) -> Next {
         if let Err(next) = self.watch_clock().await {
             return next;
         }
@@ -114,10 +176,19 @@ impl Rotator {
         let wall = self.clock.wall();
         let now = wall.max(snapshot.keyrings.last_time());
         let (unavailable, refused) = (later(self.health.retry_dates(), now.since(wall)), later(self.refused(), now.since(wall)));
-        match plan(&snapshot.keyrings, now, &self.conditions(&snapshot.keyrings, (&unavailable, &refused))) {
-            Plan::Append(_) => self.append_planned(unavailable, refused).await,
-            Plan::Create { name, algorithm, keystore } => self.create(name, algorithm, keystore).await,
-            Plan::Destroy { name, keystore, locator } => self.destroy(name, keystore, locator).await,
+        let busy = errands.busy();
+        match plan(&snapshot.keyrings, now, &self.conditions(&snapshot.keyrings, (&unavailable, &refused, &busy))) {
+            Plan::Append(_) => self.append_planned(unavailable, refused, busy).await,
+            Plan::Create { name, algorithm, keystore } => {
+                let this = self.clone();
+                errands.begin(keystore.clone(), async move { this.create(name, algorithm, keystore).await });
+                Next::Again
+            }
+            Plan::Destroy { name, keystore, locator } => {
+                let this = self.clone();
+                errands.begin(keystore.clone(), async move { this.destroy(name, keystore, locator).await });
+                Next::Again
+            }
             Plan::SleepUntil(wake) => {
                 if self.uses_head_is_due(&snapshot.keyrings, now) {
                     return after(self.append_uses_head().await);
@@ -128,11 +199,16 @@ impl Rotator {
     }
 
     /// Plans once more inside the append, with the record's own time, so that every date in the record is counted from it.
-    async fn append_planned(&self, unavailable: BTreeMap<String, Timestamp>, refused: BTreeMap<KeyName, Timestamp>) -> Next {
+    async fn append_planned(
+        &self,
+        unavailable: BTreeMap<String, Timestamp>,
+        refused: BTreeMap<KeyName, Timestamp>,
+        busy: BTreeSet<String>,
+    ) -> Next {
         let (dates, claim) = (self.date_gate(&self.keys.snapshot().keyrings), random_claim());
         let (uses, node) = (self.uses.clone(), self.node.clone());
         let propose = move |keyrings: &Keyrings, now: Timestamp| {
-            let conditions = Conditions { unavailable: &unavailable, refused: &refused, dates, claim };
+            let conditions = Conditions { unavailable: &unavailable, refused: &refused, busy: &busy, dates, claim };
             match plan(keyrings, now, &conditions) {
                 Plan::Append(event) => Ok(with_uses_head(vec![event], &uses, &node)),
                 _ => Ok(Vec::new()),
@@ -224,9 +300,9 @@ impl Rotator {
     fn conditions<'a>(
         &self,
         keyrings: &Keyrings,
-        (unavailable, refused): (&'a BTreeMap<String, Timestamp>, &'a BTreeMap<KeyName, Timestamp>),
+        (unavailable, refused, busy): (&'a BTreeMap<String, Timestamp>, &'a BTreeMap<KeyName, Timestamp>, &'a BTreeSet<String>),
     ) -> Conditions<'a> {
-        Conditions { unavailable, refused, dates: self.date_gate(keyrings), claim: random_claim() }
+        Conditions { unavailable, refused, busy, dates: self.date_gate(keyrings), claim: random_claim() }
     }
 
     fn keystore(&self, name: &str) -> Result<&Arc<dyn Keystore>, KeystoreError> {

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use claviger_audit::event::{DaemonStop, Event};
 use claviger_audit::record::Asked;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -403,9 +404,11 @@ impl Daemon {
 /// Before a process ends: a keystore that is in the middle of a login may be left in pieces (SoftHSM is), and the PIN counts as tried. Its
 /// answer says that it is not.
 async fn last_answers(keystores: &Keystores) {
-    for keystore in keystores.values() {
-        let _ = tokio::time::timeout(LAST_ANSWER, keystore.health()).await;
+    let mut answers = JoinSet::new();
+    for keystore in keystores.values().cloned() {
+        answers.spawn(async move { tokio::time::timeout(LAST_ANSWER, keystore.health()).await.is_ok() });
     }
+    answers.join_all().await;
 }
 
 fn request_limits(config: &Config) -> RequestLimits {

@@ -9,7 +9,7 @@
 //! keystore never delays a withdrawal and never blocks a keyring that lives elsewhere. The earliest date of the rest is the wake: it lies
 //! in the future because it is not due, and passing it changes the plan because a step hangs on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use claviger_audit::event::{Event, KeyAbandoned, KeyPublished, KeyRequested, KeyRotated, KeyWithdrawn, RotationReason};
@@ -27,6 +27,9 @@ pub struct Conditions<'a> {
     /// Keys that their keystore refused to make or destroy while it works for others, and when to ask for each again: else one key
     /// that it never will make would keep all others of that keystore waiting.
     pub refused: &'a BTreeMap<KeyName, Timestamp>,
+    /// Keystores in which a step is under way: each does one at a time, so that a key is never made or destroyed twice at once. The end of
+    /// the step changes the plan.
+    pub busy: &'a BTreeSet<String>,
     /// Whether dates count.
     pub dates: DateGate,
     /// Random, for the name of a key that may be requested now.
@@ -257,7 +260,7 @@ impl View<'_> {
         }
         let requested = keyring.pending().filter(|key| key.state == State::Requested);
         let creations = requested.filter_map(|key| {
-            let name = key.name.clone()?;
+            let name = key.name.clone().filter(|_| self.is_free(&key.keystore))?;
             let at = self.now.max(self.answers(&key.keystore)).max(self.accepts(&name));
             Some(Due { at, step: Plan::Create { name, algorithm: key.algorithm, keystore: key.keystore.clone() } })
         });
@@ -307,9 +310,9 @@ impl View<'_> {
         keyring.keys.iter().filter_map(|key| self.destruction(key, date(key)?)).collect()
     }
 
-    /// `None` for an imported key, which lives in no keystore of ours.
+    /// `None` for an imported key, which lives in no keystore of ours, and while its keystore is busy.
     fn destruction(&self, key: &Key, date: Timestamp) -> Option<Due> {
-        let name = key.name.clone()?;
+        let name = key.name.clone().filter(|_| self.is_free(&key.keystore))?;
         let at = date.max(self.answers(&key.keystore)).max(self.accepts(&name));
         Some(Due { at, step: Plan::Destroy { name, keystore: key.keystore.clone(), locator: key.locator.clone() } })
     }
@@ -318,6 +321,10 @@ impl View<'_> {
     fn dated(&self, date: Option<Timestamp>, event: Option<Event>) -> Option<Due> {
         let at = date.map_or(Some(self.now), |date| self.conditions.dates.opens(date))?;
         Some(Due { at, step: Plan::Append(event?) })
+    }
+
+    fn is_free(&self, keystore: &str) -> bool {
+        !self.conditions.busy.contains(keystore)
     }
 
     fn answers(&self, keystore: &str) -> Timestamp {

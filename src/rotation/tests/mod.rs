@@ -72,6 +72,8 @@ pub(super) struct Story {
     pub(super) down: BTreeSet<String>,
     pub(super) unavailable: BTreeMap<String, Timestamp>,
     pub(super) refused: BTreeMap<KeyName, Timestamp>,
+    /// Keystores in which a step is under way that somebody else began.
+    pub(super) busy: BTreeSet<String>,
 }
 
 impl Story {
@@ -86,6 +88,7 @@ impl Story {
             down: BTreeSet::new(),
             unavailable: BTreeMap::new(),
             refused: BTreeMap::new(),
+            busy: BTreeSet::new(),
         };
         story.append(Event::LogCreated(LogCreated {
             origin: "example.org/claviger/keys".to_owned(),
@@ -149,7 +152,8 @@ impl Story {
 
     pub(super) fn plan(&self) -> Plan {
         // Claims need not be random here; that each name is new is the number's work.
-        let conditions = Conditions { unavailable: &self.unavailable, refused: &self.refused, dates: self.dates, claim: 0xc1a1_3000 };
+        let (unavailable, refused, dates, claim) = (&self.unavailable, &self.refused, self.dates, 0xc1a1_3000);
+        let conditions = Conditions { unavailable, refused, busy: &self.busy, dates, claim };
         plan(&self.keyrings, self.now, &conditions)
     }
 
@@ -208,7 +212,8 @@ impl Story {
 
     /// Serves every set whose body changed; whether there was one.
     pub(super) fn serve(&mut self) -> bool {
-        let conditions = Conditions { unavailable: &self.unavailable, refused: &self.refused, dates: self.dates, claim: 0 };
+        let (unavailable, refused, dates) = (&self.unavailable, &self.refused, self.dates);
+        let conditions = Conditions { unavailable, refused, busy: &self.busy, dates, claim: 0 };
         let sets = sets_to_serve(&self.keyrings, &conditions);
         let mut changed = false;
         for set in sets {

@@ -55,6 +55,21 @@ fn a_dead_keystore_blocks_neither_withdrawal_nor_the_keyrings_elsewhere() {
     assert_eq!(story.states("tokens"), ["withdrawn", "active", "published"]);
 }
 
+/// A keystore that makes a key, or destroys one, for minutes: everything else goes on, and nothing is begun twice.
+#[test]
+fn a_keystore_that_is_busy_delays_nobody_else() {
+    let mut story = Story::with(&[wish("tokens"), KeyringWish { keystore: "vault".to_owned(), ..wish("other") }]);
+    story.settle();
+    story.run(NEARLY_DUE);
+    story.busy.insert("hsm".to_owned());
+    story.run(MINUTE + OVERLAP + 7 * DAY);
+    assert_eq!(story.states("tokens"), ["withdrawn", "active", "requested"]);
+    assert_eq!(story.states("other"), ["destroyed", "active", "published"]);
+    story.busy.clear();
+    story.settle();
+    assert_eq!(story.states("tokens"), ["destroyed", "active", "published"]);
+}
+
 #[test]
 fn one_refused_key_does_not_starve_the_others_of_its_keystore() {
     let mut story = Story::with(&[wish("a"), wish("b")]);

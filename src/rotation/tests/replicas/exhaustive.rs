@@ -193,7 +193,8 @@ impl Model {
             return if wanted { self.append(node, Event::KeyCreated(created)).map(|_| true) } else { Ok(true) };
         }
         let (unavailable, refused) = (BTreeMap::new(), BTreeMap::new());
-        let conditions = Conditions { unavailable: &unavailable, refused: &refused, dates: DateGate::Open, claim: 7 };
+        let conditions =
+            Conditions { unavailable: &unavailable, refused: &refused, busy: &BTreeSet::new(), dates: DateGate::Open, claim: 7 };
         let knows = Rc::clone(&self.replicas[node].knows);
         match machine.plan(&Knows { keyrings: &knows, now: self.now().max(knows.last_time()), conditions }) {
             // Two keys are the whole world; nobody asks for a third.

@@ -26,6 +26,8 @@ pub(super) struct Node {
     pub(super) wake: Option<Timestamp>,
     pub(super) unavailable: BTreeMap<String, Timestamp>,
     pub(super) refused: BTreeMap<KeyName, Timestamp>,
+    /// Keystores in which a step of this node is under way; here a step takes no time.
+    pub(super) busy: BTreeSet<String>,
     pub(super) bodies: BTreeMap<SetName, Vec<u8>>,
     /// For each keyring the key that may sign, T, and the deadline.
     pub(super) signing: [Option<(String, Duration, Duration)>; RINGS.len()],
@@ -56,6 +58,7 @@ impl Node {
             wake: None,
             unavailable: BTreeMap::new(),
             refused: BTreeMap::new(),
+            busy: BTreeSet::new(),
             bodies: BTreeMap::new(),
             signing: Default::default(),
             last_use: Timestamp::default(),
@@ -102,9 +105,9 @@ impl World<'_> {
     fn knows<T>(&self, node: usize, ask: impl FnOnce(&Knows<'_>) -> T) -> T {
         let dates = self.gate(node);
         let now = self.wall(node).max(self.nodes[node].keyrings.last_time());
-        let Node { keyrings, unavailable, refused, .. } = &self.nodes[node];
+        let Node { keyrings, unavailable, refused, busy, .. } = &self.nodes[node];
         let claim = u32::try_from(self.records.len()).unwrap_or_default() * 4 + u32::try_from(node).unwrap_or_default();
-        ask(&Knows { keyrings, now, conditions: Conditions { unavailable, refused, dates, claim } })
+        ask(&Knows { keyrings, now, conditions: Conditions { unavailable, refused, busy, dates, claim } })
     }
 
     /// Reads what others wrote. The answer confirms the head, unless the node's own clock is in doubt.
