@@ -20,8 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 /// Which requests a rule is for: those that fit everything that is said.
@@ -181,7 +180,8 @@ impl Rule {
 pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
-    _runtime: Runtime,
+    /// Dropped with the proxy: that ends its thread.
+    _stop: oneshot::Sender<()>,
 }
 
 struct Shared {
@@ -196,16 +196,22 @@ impl Proxy {
     /// Starts one on a free port of loopback, in front of a server.
     pub(crate) fn before(upstream: SocketAddr) -> Self {
         let shared = Arc::new(Shared { upstream, rules: Mutex::default(), asked: Mutex::default(), first: Mutex::default() });
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket of our own");
         let address = listener.local_addr().expect("it is bound");
-        let serving = shared.clone();
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, serving.clone()));
-            }
+        let (serving, (stop, stopped)) = (shared.clone(), oneshot::channel());
+        // A runtime on a thread of its own, so that a test may use the proxy within one.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).expect("a socket of our own");
+                tokio::select! {
+                    () = accept(listener, serving) => {}
+                    _ = stopped => {}
+                }
+            });
         });
-        Self { address, shared, _runtime: runtime }
+        Self { address, shared, _stop: stop }
     }
 
     /// Where it listens.
@@ -245,6 +251,12 @@ impl Proxy {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(serve(stream, shared.clone()));
+    }
 }
 
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
