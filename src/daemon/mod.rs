@@ -142,8 +142,7 @@ impl Daemon {
         let (keys, uses, use_log) = open_logs(&config, &state, &clock)?;
         let keystores = setup::keystores(&config, &clock);
         let checkpoints = [start_checkpoints(keys.coverage, &keystores, &clock)?, start_checkpoints(uses.coverage, &keystores, &clock)?];
-        let (keys, uses) = (keys.log, uses.log);
-        let stop = CancellationToken::new();
+        let (keys, uses, stop) = (keys.log, uses.log, CancellationToken::new());
         let logs = [(checkpoints[0].clone(), keys.standing().clone()), (checkpoints[1].clone(), uses.standing().clone())];
         let witnesses = outside::start_witnesses(&config, logs, &clock, &stop)?;
         let logbook = outside::open_logbook(&config, &checkpoints[0], witnesses.as_deref())?;
@@ -405,7 +404,8 @@ impl Daemon {
 /// answer says that it is not.
 async fn last_answers(keystores: &Keystores) {
     let mut answers = JoinSet::new();
-    for keystore in keystores.values().cloned() {
+    for keystore in keystores.values() {
+        let keystore = keystore.clone();
         answers.spawn(async move { tokio::time::timeout(LAST_ANSWER, keystore.health()).await.is_ok() });
     }
     answers.join_all().await;

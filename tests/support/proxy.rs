@@ -73,6 +73,9 @@ impl Match {
     }
 }
 
+/// A change of an answer.
+pub(crate) type Edit = dyn Fn(&mut Response<Bytes>) + Send + Sync;
+
 /// What is done with a request.
 #[derive(Clone)]
 pub(crate) enum Act {
@@ -93,7 +96,7 @@ pub(crate) enum Act {
     /// Gives the answer that the very same request got when it came first, as a server does that has not heard of a change yet.
     Older,
     /// Forwards the request and changes the answer.
-    Edit(Arc<dyn Fn(&mut Response<Bytes>) + Send + Sync>),
+    Edit(Arc<Edit>),
 }
 
 /// A request that came in, as far as rules and tests look at it.

@@ -199,12 +199,11 @@ impl<'m> World<'m> {
                 let before = std::mem::replace(&mut wish.keystore, STORES[keystore].to_owned());
                 wish.standby_keystore = wish.standby_keystore.take().map(|other| if other == wish.keystore { before } else { other });
             })?,
-            Action::Standby(_) if self.stores.lost.is_some() => {}
+            Action::Standby(_) | Action::Lose(_) if self.stores.lost.is_some() => {}
             Action::Standby(ring) => self.wish(ring, |wish| {
                 let other = STORES.into_iter().find(|other| *other != wish.keystore);
                 wish.standby_keystore = if wish.standby_keystore.is_some() { None } else { other.map(str::to_owned) };
             })?,
-            Action::Lose(_) if self.stores.lost.is_some() => {}
             Action::Lose(store) => self.lose(STORES[store])?,
             Action::Retire => self.order(|keyrings, now| verbs::retire(keyrings, now, "other", "done"))?,
             Action::Crash { node, effects, before, seconds } => {
