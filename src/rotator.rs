@@ -15,24 +15,23 @@ use claviger_audit::keyrings::{Keyrings, State};
 use claviger_audit::names::KeyName;
 use claviger_audit::record::Asked;
 use claviger_audit::{Algorithm, Timestamp};
-use serde_json::Map;
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::calls::Calls;
 use crate::clock::Clock;
 use crate::clock_watch::{Change, ClockWatch};
 use crate::health::Health;
-use crate::jose::{Protected, SigningInput, Verifier};
 use crate::journal::{AppendError, KeyLog, UseLog};
-use crate::keystore::{Input, Keystore, KeystoreError, Locator, Made, Terms};
+use crate::keystore::{Keystore, KeystoreError, Locator};
 use crate::publisher::Publisher;
 use crate::rotation::timing::TICK;
 use crate::rotation::{Conditions, DateGate, Plan, plan, sets_to_serve};
 use crate::signer::Keystores;
 
-/// How long a self-test signature may take; longer than any request, since nobody waits for it.
-const SELF_TEST_DEADLINE: Duration = Duration::from_secs(10);
+mod self_test;
+
 /// How often the key log says where the use log stands, beside every rotation, compromise, start and stop.
 const USES_HEAD_EVERY: Duration = Duration::from_secs(3600);
 /// The pause after a step that should have been possible and was not, so that a mistake cannot spin.
@@ -50,6 +49,8 @@ pub struct Rotator {
     pub node: String,
     /// Where keys live.
     pub keystores: Keystores,
+    /// Counts the self-tests that got no answer.
+    pub calls: Arc<Calls>,
     /// Knows which of them do not answer.
     pub health: Arc<Health>,
     /// Serves what changed.
@@ -221,12 +222,12 @@ impl Rotator {
     async fn create(&self, name: KeyName, algorithm: Algorithm, keystore: String) -> Next {
         let made = match self.keystore(&keystore) {
             Ok(store) => match store.create(&name, algorithm).await {
-                Ok(made) => self.self_test(store.as_ref(), &made, algorithm).await.map(|()| made),
+                Ok(made) => self.self_test((&keystore, store.as_ref()), &name, &made, algorithm).await.map(|tested| (made, tested)),
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),
         };
-        let made = match made {
+        let (made, tested) = match made {
             Ok(made) => made,
             Err(error) => return self.failed(&keystore, &name, &error).await,
         };
@@ -240,25 +241,25 @@ impl Rotator {
             locator: made.locator.as_str().to_owned(),
             attributes: made.attributes,
             backend_request: made.backend_request,
+            self_test: tested.request().map(str::to_owned),
         });
         let propose = move |keyrings: &Keyrings, _: Timestamp| {
-            // Abandoned meanwhile by an operator: then there is nothing to record, and the plan destroys the key.
+            // Abandoned meanwhile by an operator: then there is no key to record, and the plan destroys it.
             let still = keyrings.key_named(&name).is_some_and(|(_, key)| key.state == State::Requested);
             Ok(if still { vec![created.clone()] } else { Vec::new() })
         };
-        after(self.keys.append(Asked::default(), propose).await.map(drop))
-    }
-
-    async fn self_test(&self, store: &dyn Keystore, made: &Made, algorithm: Algorithm) -> Result<(), KeystoreError> {
-        let rejected = |text: &str| KeystoreError::Rejected(text.to_owned());
-        let verifier = Verifier::new(&made.public, algorithm).map_err(|error| KeystoreError::Rejected(error.to_string()))?;
-        let kid = made.public.thumbprint();
-        let header = Protected { algorithm, kid, typ: Some("claviger-self-test".into()), more: Map::new(), encode_payload: true };
-        let input = SigningInput::new(&header, b"self-test", false);
-        let message = input.digest.clone().map_or_else(|| Input::Message(input.message().to_vec()), Input::Digest);
-        let deadline = self.clock.monotonic().plus(SELF_TEST_DEADLINE);
-        let signature = store.sign(&made.locator, algorithm, message, Terms::own(deadline)).await?;
-        verifier.verify(&input, &signature.bytes).map_err(|_| rejected("the self-test signature of the new key does not verify"))
+        match self.keys.append(Asked::default(), propose).await {
+            Ok(records) if records.is_empty() => {
+                self.record_self_test(tested, "the key was abandoned meanwhile").await;
+                Next::Again
+            }
+            appended => {
+                if appended.is_ok() {
+                    tested.settle();
+                }
+                after(appended.map(drop))
+            }
+        }
     }
 
     async fn destroy(&self, name: KeyName, keystore: String, locator: Option<String>) -> Next {

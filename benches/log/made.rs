@@ -132,6 +132,7 @@ fn key_events(keys: &mut Writer, time: Timestamp) -> Outcome<String> {
             locator: "02".to_owned(),
             attributes: BTreeMap::new(),
             backend_request: None,
+            self_test: None,
         }),
         Event::KeyPublished(KeyPublished { kid: kid.clone(), earliest_activation: time + timing.lead(), timing: 2 }),
         Event::KeyRotated(KeyRotated {

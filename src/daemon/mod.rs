@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::calls::{Calls, most_in_flight};
 use crate::clock::Clock;
 use crate::clock_watch::ClockWatch;
 use crate::config::{Config, TlsFiles, files};
@@ -117,6 +118,7 @@ struct Daemon {
     rotator: Arc<Rotator>,
     health: Arc<Health>,
     keystores: Keystores,
+    calls: Arc<Calls>,
     keys: KeyLog,
     uses: UseLog,
     checkpoints: [Checkpointer; 2],
@@ -153,9 +155,10 @@ impl Daemon {
         let loaded = policies.as_ref().ok().map(policy_event);
         let rules = setup::rules(&config, policies.inspect_err(|error| tracing::error!("{error}")).ok());
         let pseudonyms = Arc::new(Pseudonyms::new(setup::subject_mode(&config), &config.state));
+        let calls = Arc::new(Calls::new(uses.clone(), &keystores));
         let signer = Arc::new(Signer::new(
             (keys.clone(), uses.clone()),
-            keystores.clone(),
+            (keystores.clone(), calls.clone()),
             rules,
             (pseudonyms.clone(), per_caller(&config)),
             (clock.clone(), metrics.clone()),
@@ -196,6 +199,7 @@ impl Daemon {
             uses: uses.clone(),
             node: config.node.clone(),
             keystores: keystores.clone(),
+            calls: calls.clone(),
             health: health.clone(),
             publisher: publisher.clone(),
             clock: clock.clone(),
@@ -230,13 +234,13 @@ impl Daemon {
             metrics,
             clock,
         });
-        let mut unrecorded = Some(first_records(&keys, &config, loaded)?);
+        let mut unrecorded = Some(first_records(&keys, &config, most_in_flight(&keystores), loaded)?);
         if app.operator.witnesses.is_none() {
             record_start(&keys, &uses, &config.node, unrecorded.take()).await?;
         }
         let tls = listeners::TlsSlots::default();
         let config_file = config_file.to_owned();
-        Ok(Self { config_file, config, app, rotator, health, keystores, keys, uses, checkpoints, tls, reloads, stop, unrecorded })
+        Ok(Self { config_file, config, app, rotator, health, keystores, calls, keys, uses, checkpoints, tls, reloads, stop, unrecorded })
     }
 
     async fn run(mut self) -> Result<Ended, StartError> {
@@ -276,7 +280,7 @@ impl Daemon {
         tasks.spawn(async move {
             while !stopped.is_cancelled() {
                 tokio::select! { () = stopped.cancelled() => {}, () = tokio::time::sleep(FLUSH_EVERY) => {} }
-                signer.flush_counts();
+                signer.flush_counts().await;
             }
         });
     }
@@ -372,7 +376,9 @@ impl Daemon {
 
     /// Flush, last records, last checkpoints, and the logs closed. Sessions close with the process.
     async fn close(self, ended: Ended) {
-        self.app.signer.flush_counts();
+        self.app.signer.flush_counts().await;
+        // A caller that left does not end the call that was made for it.
+        self.calls.finish(self.config.limits.deadline).await;
         if let Err(error) = self.checkpoints[1].checkpoint_now().await {
             tracing::debug!(%error, "no checkpoint before the last records");
         }

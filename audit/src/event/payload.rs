@@ -137,7 +137,7 @@ pub struct DaemonStart {
     pub version: String,
     /// Whether the run before did not stop in order.
     pub unclean: bool,
-    /// The most keystore calls that can have been in flight at an unclean stop.
+    /// The most signatures that a record of a keystore's own may show, and that an unclean stop can keep out of these logs.
     pub in_flight: u64,
 }
 
@@ -257,6 +257,8 @@ pub struct KeyCreated {
     pub attributes: BTreeMap<String, String>,
     /// The backend's own request id.
     pub backend_request: Option<String>,
+    /// The backend's own request id of the self-test signature.
+    pub self_test: Option<String>,
 }
 
 /// The key is part of its sets.

@@ -87,6 +87,7 @@ pub(crate) struct Writer {
     pub(crate) segments: Vec<(String, Vec<u8>)>,
     /// How many records become durable at once.
     batch: u64,
+    pub(crate) boot: String,
 }
 
 /// Seconds after the start of 2026.
@@ -99,9 +100,8 @@ impl Writer {
         let secret = secret(seed);
         let key = verifier_key(&origin, &secret).to_string();
         let prev = genesis_prev(&origin, &key);
-        let mut log =
-            Self { kind, origin: origin.clone(), secrets: vec![secret], prev, frontier: Frontier::new(), segments: Vec::new(), batch: 1 };
-        log.segments.push((FIRST.to_owned(), Vec::new()));
+        let (frontier, segments, boot) = (Frontier::new(), vec![(FIRST.to_owned(), Vec::new())], "5f0c".to_owned());
+        let mut log = Self { kind, origin: origin.clone(), secrets: vec![secret], prev, frontier, segments, batch: 1, boot };
         let created = LogCreated {
             origin,
             key,
@@ -123,7 +123,7 @@ impl Writer {
             prev: self.prev,
             durable: self.frontier.size() / self.batch * self.batch,
             node: "a".into(),
-            boot: "5f0c".into(),
+            boot: self.boot.clone(),
             asked: Asked { caller, ..Asked::default() },
             event,
         }
@@ -220,8 +220,8 @@ impl Teller {
         let requested = KeyRequested { key: key.clone(), keyring: "access".into(), keystore: "hsm".into(), algorithm: Algorithm::EdDSA };
         self.keys(seconds, Event::KeyRequested(requested));
         let attributes = BTreeMap::from([("sensitive".to_owned(), "true".to_owned())]);
-        let locator = format!("slot/1/{key}");
-        let created = KeyCreated { key, kid: kid.clone(), jwk: public(number), locator, attributes, backend_request: None };
+        let (locator, backend_request, self_test) = (format!("slot/1/{key}"), None, None);
+        let created = KeyCreated { key, kid: kid.clone(), jwk: public(number), locator, attributes, backend_request, self_test };
         self.keys(seconds + 1, Event::KeyCreated(created));
         let published = KeyPublished { kid, earliest_activation: at(seconds + 1 + 940), timing: 4 };
         self.keys(seconds + 1, Event::KeyPublished(published));

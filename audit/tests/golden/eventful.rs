@@ -55,7 +55,7 @@ impl Tale {
         let attributes = BTreeMap::from([("sensitive".to_owned(), "true".to_owned())]);
         let (key, kid, locator) = (name(number), kid(number), format!("slot/1/{number}"));
         let backend_request = Some(format!("request-{number}"));
-        let created = KeyCreated { key, kid: kid.clone(), jwk: public(number), locator, attributes, backend_request };
+        let created = KeyCreated { key, kid: kid.clone(), jwk: public(number), locator, attributes, backend_request, self_test: None };
         self.keys(seconds, Event::KeyCreated(created));
         let published = KeyPublished { kid, earliest_activation: at(seconds + LEAD), timing: 6 };
         self.keys(seconds, Event::KeyPublished(published));
@@ -154,7 +154,7 @@ impl Tale {
         self.uses.append(410, Event::SignDenied(denied));
         self.uses.append(411, Event::SignRefused(SignRefused { code: "rate_limited".into(), count: 317 }));
         let (keyring, code, reason) = ("access".to_owned(), "wrong_signature".to_owned(), Some("it does not verify".to_owned()));
-        self.uses.append(412, Event::SignFailed(SignFailed { keyring, kid: kid(1), code, reason, of: Some(of) }));
+        self.uses.append(412, Event::SignFailed(SignFailed { keyring, kid: kid(1), code, reason, of: Some(of), backend_request: None }));
         self.uses.append(413, Event::SignUnanswered(SignUnanswered { keyring: "access".into(), kid: kid(1), count: 2 }));
         self.uses.append(420, Event::LogRecovered(LogRecovered { bytes: 17, sha256: Hash::digest(b"a torn tail") }));
         self.uses.append(480, Event::LogHeartbeat(LogHeartbeat {}));

@@ -193,7 +193,8 @@ impl Story {
             Plan::Create { name, keystore, .. } if self.answers(&keystore) => {
                 let jwk = public_key(&name);
                 let (kid, locator) = (jwk.thumbprint(), name.to_string());
-                let created = KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None };
+                let created =
+                    KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None, self_test: None };
                 self.append(Event::KeyCreated(created));
             }
             Plan::Destroy { name, keystore, .. } if self.answers(&keystore) => self.append(Event::KeyDestroyed(KeyDestroyed { key: name })),

@@ -187,7 +187,7 @@ impl Model {
         if let Some(name) = self.replicas[node].made.take() {
             let jwk = public_key(&name);
             let (kid, locator) = (jwk.thumbprint(), name.to_string());
-            let created = KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None };
+            let created = KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None, self_test: None };
             let wanted = self.log.key_named(&created.key).is_some_and(|(_, key)| key.state == State::Requested);
             // Others recorded it meanwhile: this node is refused, and plans again.
             return if wanted { self.append(node, Event::KeyCreated(created)).map(|_| true) } else { Ok(true) };

@@ -281,7 +281,7 @@ impl World<'_> {
         }
         let jwk = public_key(&name);
         let (kid, locator) = (jwk.thumbprint(), name.to_string());
-        let created = KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None };
+        let created = KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None, self_test: None };
         self.append(node, Event::KeyCreated(created))
     }
 
