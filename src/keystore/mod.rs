@@ -16,6 +16,8 @@ use claviger_audit::names::KeyName;
 
 use crate::clock::Monotonic;
 
+#[cfg(feature = "aws-kms")]
+pub mod aws_kms;
 pub mod pkcs11;
 
 /// A boxed future, so that the port can be used as `Arc<dyn Keystore>`.
