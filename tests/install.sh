@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks: system packages, pinned verifiers (PyJWT, panva/jose), a Go toolchain and the judges
-# of the audit log that are built with it, promtool for the alert rules, the soft token Kryoptic, cargo-deny.
+# of the audit log that are built with it, promtool for the alert rules, the soft token Kryoptic, the KMS emulator ministack, cargo-deny.
 #
 # Needs a Rust toolchain and, where a system package is missing, apt-get and the right to use it (root or sudo). Everything else goes under
 # target/test-tools and tests/verifiers/node_modules. May be repeated: what is there is left alone. Exits 69 if something cannot be had.
@@ -17,6 +17,7 @@ readonly tools=$root/target/test-tools
 readonly verifiers=$root/tests/verifiers
 readonly judges=$root/tests/judges
 readonly kryoptic=$root/tests/kryoptic
+readonly emulators=$root/tests/emulators
 
 main() {
   system_packages
@@ -27,6 +28,7 @@ main() {
   go_judges
   rule_checker
   second_module
+  kms_emulator
   dependency_checker
 }
 
@@ -193,6 +195,17 @@ second_module() {
   cp "$build/debug/libkryoptic_pkcs11.so" "$module"
   rm -rf "$build"
   printf '%s\n' "$sum" >"$stamp"
+}
+
+# ministack, a KMS that nobody here wrote, as tests/emulators pins it, apart from the verifiers.
+kms_emulator() {
+  local venv=$tools/emulators wanted=$emulators/requirements.txt
+  if cmp -s "$wanted" "$venv/installed.txt" && [ -x "$venv/bin/ministack" ]; then return; fi
+  say "installing the KMS emulator ministack into target/test-tools/emulators"
+  rm -rf "$venv"
+  quietly python3 -m venv "$venv" || die "python3 -m venv failed"
+  quietly "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps -r "$wanted" || die "pip install ministack failed"
+  cp "$wanted" "$venv/installed.txt"
 }
 
 dependency_checker() {
