@@ -82,7 +82,8 @@ pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc
                     config.keystores.get(&name).and_then(KeystoreConfig::allowance).map(|text| format!("; {text}")).unwrap_or_default();
                 findings.push(Finding::new(what, Ok(format!("answers, and holds {} keys of this installation{profile}", held.len()))));
                 if let Some(keyrings) = keyrings {
-                    findings.extend(drifted(&name, keystore.as_ref(), keyrings).await);
+                    let way_back = config.keystores.get(&name).and_then(KeystoreConfig::way_back);
+                    findings.extend(drifted(&name, keystore.as_ref(), keyrings, way_back).await);
                     findings.extend(orphans(&name, &held, keyrings));
                 }
                 findings.extend(others.iter().filter_map(|(other, theirs)| shared((&name, &held), (other, theirs))));
@@ -103,12 +104,15 @@ fn shared((one, held): (&str, &BTreeSet<KeyName>), (other, theirs): (&str, &BTre
 }
 
 /// Keys that the keystore should hold as they were made, and does not.
-async fn drifted(name: &str, keystore: &dyn Keystore, keyrings: &Keyrings) -> Vec<Finding> {
+async fn drifted(name: &str, keystore: &dyn Keystore, keyrings: &Keyrings, way_back: Option<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for key in drift::to_conform(keyrings, name) {
         let text = match drift::look_at(keystore, key).await {
             Ok(None) => continue,
-            Ok(Some(found)) => format!("not what the log says of it: {found}. Find out who did it; then rotate, or restore it in {name}"),
+            Ok(Some(found)) => {
+                let text = format!("not what the log says of it: {found}. Find out who did it; then rotate, or restore it in {name}");
+                way_back.map_or(text.clone(), |way| format!("{text}: {}", way.replace("KEY", key.locator.as_deref().unwrap_or_default())))
+            }
             Err(error) => format!("{name} does not say how it is: {error}"),
         };
         findings.push(Finding::new(format!("key {}", key.name.as_ref().map_or("", KeyName::as_str)), Err(text)));

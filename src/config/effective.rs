@@ -51,6 +51,9 @@ pub struct Effective {
 pub enum EffectiveKeystore {
     /// A token of a PKCS#11 module.
     Pkcs11(EffectivePkcs11),
+    /// An account of AWS KMS.
+    #[cfg(feature = "aws-kms")]
+    AwsKms(EffectiveAwsKms),
 }
 
 /// A PKCS#11 token, explained.
@@ -66,6 +69,29 @@ pub struct EffectivePkcs11 {
     pub profile: String,
     /// The attributes that the device may leave unreported, those of the profile too.
     pub omits: Vec<String>,
+}
+
+/// An account of AWS KMS, explained.
+#[cfg(feature = "aws-kms")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EffectiveAwsKms {
+    /// Its number.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// Where KMS is asked instead of at AWS's own address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Where STS is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sts_endpoint: Option<String>,
+    /// The profile that gives the credentials, instead of the chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// How long a destroyed key waits for its deletion.
+    pub deletion_window: String,
+    /// The budget of signatures, for RSA keys and for curves each.
+    pub requests_per_second: u32,
 }
 
 /// A keyring, explained. Durations are written as the file writes them.
@@ -139,6 +165,16 @@ fn keystore(keystore: &KeystoreConfig) -> EffectiveKeystore {
             workers: pkcs11.workers,
             profile: pkcs11.profile.name().to_owned(),
             omits: pkcs11.profile.omits().map(str::to_owned).collect(),
+        }),
+        #[cfg(feature = "aws-kms")]
+        KeystoreConfig::AwsKms(settings) => EffectiveKeystore::AwsKms(EffectiveAwsKms {
+            account: settings.account.clone(),
+            region: settings.region.clone(),
+            endpoint: settings.endpoint.clone(),
+            sts_endpoint: settings.sts_endpoint.clone(),
+            profile: settings.profile.clone(),
+            deletion_window: format!("{}d", settings.deletion_window),
+            requests_per_second: settings.requests_per_second,
         }),
     }
 }

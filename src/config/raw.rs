@@ -76,6 +76,12 @@ pub(super) struct RawKeystore {
     pub(super) hang_after: Option<Span>,
     pub(super) profile: Option<String>,
     pub(super) omits: Option<Vec<String>>,
+    pub(super) region: Option<String>,
+    pub(super) account: Option<String>,
+    pub(super) endpoint: Option<String>,
+    pub(super) sts_endpoint: Option<String>,
+    pub(super) deletion_window: Option<Span>,
+    pub(super) requests_per_second: Option<i64>,
 }
 
 impl RawKeystore {
@@ -90,6 +96,12 @@ impl RawKeystore {
             ("hang_after", self.hang_after.is_some()),
             ("profile", self.profile.is_some()),
             ("omits", self.omits.is_some()),
+            ("region", self.region.is_some()),
+            ("account", self.account.is_some()),
+            ("endpoint", self.endpoint.is_some()),
+            ("sts_endpoint", self.sts_endpoint.is_some()),
+            ("deletion_window", self.deletion_window.is_some()),
+            ("requests_per_second", self.requests_per_second.is_some()),
         ];
         settings.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
     }

@@ -10,10 +10,12 @@ use claviger_audit::event::Purpose;
 use proptest::prelude::*;
 
 use super::*;
+use crate::keystore::aws_kms::AwsKmsSettings;
 use crate::keystore::pkcs11::{DeviceProfile, TokenSelector};
 use crate::policy::{CallerAttributes, ClaimType};
 use crate::secret::SecretFile;
 
+mod aws_kms;
 mod impossible;
 mod keyrings;
 mod keystores;
@@ -66,7 +68,16 @@ fn the_example_is_what_it_says() {
         hang_after: Duration::from_secs(10),
         profile: DeviceProfile::default(),
     });
-    assert_eq!(config.keystores, BTreeMap::from([("hsm".to_owned(), hsm)]));
+    let kms = KeystoreConfig::AwsKms(AwsKmsSettings {
+        region: "eu-central-1".into(),
+        account: "111122223333".into(),
+        endpoint: Some("https://vpce-0123.kms.eu-central-1.vpce.amazonaws.com".into()),
+        sts_endpoint: Some("https://sts.eu-central-1.amazonaws.com".into()),
+        profile: Some("claviger".into()),
+        deletion_window: 30,
+        requests_per_second: 500,
+    });
+    assert_eq!(config.keystores, BTreeMap::from([("hsm".to_owned(), hsm), ("kms".to_owned(), kms)]));
     let tokens = &config.keyrings["access-tokens"];
     assert_eq!((tokens.purpose, tokens.algorithm, tokens.issuer.as_deref()), (Purpose::Jwt, Algorithm::ES256, Some("main")));
     assert_eq!(tokens.profile.claim_types["tenant"], ClaimType::String);
@@ -98,11 +109,12 @@ fn the_example_holds_every_setting() {
 }
 
 #[test]
-fn what_is_switched_off_is_a_keyring_witnesses_a_listener_and_a_default() {
+fn what_is_switched_off_is_a_keystore_a_keyring_witnesses_a_listener_and_a_default() {
     let shipped = parse(SHIPPED).expect("right as it is");
     let mut whole = example();
     whole.keyrings.remove("webhooks");
     whole.witnesses = None;
+    whole.keystores.remove("kms");
     whole.listeners.pop();
     assert_eq!(Config { sha256: shipped.sha256, ..whole }, shipped);
 }

@@ -17,6 +17,8 @@ use crate::http::public::IssuerPage;
 use crate::http::{Callers, PublicRoutes};
 use crate::journal::pseudonym::SubjectMode;
 use crate::keystore::Keystore;
+#[cfg(feature = "aws-kms")]
+use crate::keystore::aws_kms::AwsKmsKeystore;
 use crate::keystore::pkcs11::{Pkcs11Keystore, Pkcs11Settings};
 use crate::policy::{self, JwsProfile, KeyringFacts, PolicyErrors, PolicySet, Profile, Vocabulary};
 use crate::rotation::reconcile::KeyringWish;
@@ -144,6 +146,8 @@ pub fn keystores(config: &Config, clock: &Arc<dyn Clock>) -> Keystores {
 fn open(settings: &KeystoreConfig, config: &Config, clock: &Arc<dyn Clock>) -> Arc<dyn Keystore> {
     match settings {
         KeystoreConfig::Pkcs11(pkcs11) => Arc::new(Pkcs11Keystore::open(pkcs11_settings(pkcs11, config), clock.clone())),
+        #[cfg(feature = "aws-kms")]
+        KeystoreConfig::AwsKms(settings) => Arc::new(AwsKmsKeystore::open(settings.clone(), clock.clone())),
     }
 }
 
