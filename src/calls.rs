@@ -20,6 +20,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use crate::journal::{AppendError, Draft, UseLog};
 use crate::signer::Keystores;
 
+#[cfg(test)]
+mod tests;
+
 /// How many signatures of one keystore may be asked for and not be in the logs yet. With an answer in 10 ms and a sync in 10 ms, that is enough
 /// for 12,800 signatures a second; on a slower disk, callers wait for it here.
 pub const MOST_UNRECORDED: u32 = 256;

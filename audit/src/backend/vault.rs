@@ -17,8 +17,8 @@ use crate::time::Timestamp;
 /// Most bytes of a line: Vault takes no request of more than 32 MiB, and hashes texts to some 80 bytes each.
 pub const MAX_LINE: usize = 32 << 20;
 
-/// How each entry begins.
-const BEGIN: &[u8] = b"{\"time\":";
+/// How an entry begins: of older Vaults and of OpenBao with the first, of newer ones, which sort their members, with the others.
+const BEGINNINGS: [&[u8]; 3] = [b"{\"time\":", b"{\"auth\":", b"{\"request\":"];
 
 /// Reads one file and calls `each` with every entry.
 ///
@@ -60,8 +60,8 @@ fn parse(line: &[u8]) -> (Option<(Timestamp, What)>, bool) {
     if let Some(entry) = entry(&line[begin..]) {
         return (Some(entry), true);
     }
-    let last = memmem::rfind(line, BEGIN).filter(|last| *last > begin);
-    (last.and_then(|last| entry(&line[last..])), false)
+    let later = BEGINNINGS.iter().filter_map(|beginning| memmem::rfind(line, beginning)).filter(|later| *later > begin);
+    (later.filter_map(|later| entry(&line[later..])).next(), false)
 }
 
 fn entry(bytes: &[u8]) -> Option<(Timestamp, What)> {

@@ -200,7 +200,8 @@ impl Visit for Account {
             }
             Event::Sign(event) => self.signature(event.backend_request.as_deref(), (&event.keyring, &event.kid), record, at),
             Event::SignFailed(SignFailed { backend_request: Some(request), kid, .. }) => self.claim(request, kid, record, at),
-            Event::SignUnanswered(event) => {
+            // Of a key whose keystore keeps no record there is nothing to cover.
+            Event::SignUnanswered(event) if self.keys.home(&event.kid).is_some() || !self.keys.has_kid(&event.kid) => {
                 let because = format!("record {} counts {} calls of this key without an answer", record.seq, event.count);
                 self.allowances.push(Allowance::near(record.time, event.count, (&event.keyring, &event.kid), because));
             }

@@ -36,7 +36,7 @@ impl Account {
             let claim = signed.claim.as_ref().filter(|claim| claim.seq < logs[claim.log].signed);
             let time = signed.time;
             match (keys.owner(&signed.signature.key), claim) {
-                (owner, Some(claim)) => match mismatch(signed, &owner, claim) {
+                (owner, Some(claim)) => match mismatch(signed, &owner, claim, &keys) {
                     None => result.matched += 1,
                     Some(text) => result.differ(findings, of_claim(text, signed, &owner, claim, (&ledger, &logs))),
                 },
@@ -141,9 +141,11 @@ fn judged(logs: &[Reach]) -> Judged {
     Judged { from: from.unwrap_or_default(), to: end - APART, end: end + APART }
 }
 
-/// What is wrong with a signature that has a record.
-fn mismatch(signed: &Signed, owner: &Owner<'_>, claim: &Claim) -> Option<&'static str> {
-    if *owner != Owner::Kid(&claim.kid) {
+/// What is wrong with a signature that has a record. A kid that no `key.created` tells is that of a key which never came to be, or whose record was
+/// lost: then its locator is not known either.
+fn mismatch(signed: &Signed, owner: &Owner<'_>, claim: &Claim, keys: &Keys) -> Option<&'static str> {
+    let is_unknown = !keys.has_kid(&claim.kid) && !matches!(owner, Owner::Kid(_) | Owner::Log);
+    if *owner != Owner::Kid(&claim.kid) && !is_unknown {
         return Some("a signature by another key than its record says");
     }
     signed.signature.several.then_some("a request that signed several inputs, of which a record can name one")

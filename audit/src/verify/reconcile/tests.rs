@@ -419,6 +419,27 @@ fn a_record_of_another_time_or_of_no_key_compares_nothing() {
     assert!(texts[0].starts_with("nothing was compared with trail"), "{texts:?}");
 }
 
+/// The self-test of a key that never came to be: a kid that no record tells, of a key that was asked for.
+#[test]
+fn a_self_test_that_fails_is_explained() {
+    let mut world = World::new();
+    let requested = KeyRequested { key: name(5), keyring: "access".into(), keystore: "vault".into(), algorithm: Algorithm::EdDSA };
+    world.record(LogKind::Keys, BEGIN + 7_000, Event::KeyRequested(requested));
+    let (keyring, code) = ("access".to_owned(), "self_test".to_owned());
+    let backend_request = Some(world.signed(BEGIN + 7_100, 5));
+    let failed = SignFailed { keyring: keyring.clone(), kid: "new".into(), code, reason: None, of: None, backend_request };
+    world.record(LogKind::Uses, BEGIN + 7_100, Event::SignFailed(failed));
+    world.signed(BEGIN + 7_200, 5);
+    world.record(LogKind::Uses, BEGIN + 7_210, Event::SignUnanswered(SignUnanswered { keyring, kid: "new".into(), count: 1 }));
+    let mut thief = world.clone();
+    let (result, findings) = world.ended().compare();
+    assert_eq!((result.matched, result.allowed_count, findings), (KEYS as u64 + 1, 1, Vec::new()));
+    thief.signed(BEGIN + 7_220, 5);
+    let differences = thief.ended().differences();
+    assert_eq!(differences.len(), 1);
+    assert!(differences[0].contains("was never taken into use"), "{differences:?}");
+}
+
 #[test]
 fn an_allowance_goes_to_whom_only_it_can_cover() {
     let mut world = World::new();
