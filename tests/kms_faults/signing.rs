@@ -151,17 +151,7 @@ fn what_is_refused_at_the_door_was_never_sent() {
 fn a_lost_or_broken_answer_is_not_called_a_refusal() {
     on_a_bench("signing::a_lost_or_broken_answer_is_not_called_a_refusal", |bench| async move {
         let key = bench.key(1, Algorithm::ES256).await;
-        let nonsense =
-            |status: u16, body: &'static str| Act::Answer(Response::builder().status(status).body(Bytes::from(body)).expect("a response"));
-        for act in [
-            Act::LoseRequest,
-            Act::LoseAnswer,
-            Act::CutAnswer(0),
-            Act::CutAnswer(20),
-            nonsense(200, "{"),
-            nonsense(200, "{}"),
-            nonsense(200, "<html>welcome to this network</html>"),
-        ] {
+        for act in [Act::LoseRequest, Act::LoseAnswer, Act::CutAnswer(0), Act::CutAnswer(20)] {
             let rule = bench.proxy.add(faulty("Sign", act).times(1));
             let outcome = bench.sign(&key, Class::Interactive).await;
             assert!(matches!(outcome, Err(KeystoreError::Unanswered)), "{outcome:?}");
@@ -229,11 +219,19 @@ fn ed25519_takes_4096_bytes_and_no_more() {
 fn what_is_no_signature_is_not_handed_on() {
     on_a_bench("signing::what_is_no_signature_is_not_handed_on", |bench| async move {
         let key = bench.key(1, Algorithm::ES256).await;
+        for nonsense in ["{", "{}", "<html>welcome to this network</html>"] {
+            let answer = Response::builder().status(200).header("x-amzn-requestid", "its-id").body(Bytes::from(nonsense));
+            bench.proxy.add(faulty("Sign", Act::Answer(answer.expect("a response"))).times(1));
+            let outcome = bench.sign(&key, Class::Interactive).await;
+            let Err(KeystoreError::Unusable { backend_request, .. }) = &outcome else { panic!("{nonsense}: {outcome:?}") };
+            assert_eq!(backend_request.as_deref(), Some("its-id"), "AWS's record may show a signature");
+            bench.sign(&key, Class::Own).await.expect("the next one");
+        }
         for signature in ["", "AAAA", "MEQCIA=="] {
             let body = format!("{{\"KeyId\":\"x\",\"Signature\":\"{signature}\",\"SigningAlgorithm\":\"ECDSA_SHA_256\"}}");
             bench.proxy.add(Rule::answer(Match::target("Sign"), 200, crate::JSON, body).times(1));
             let outcome = bench.sign(&key, Class::Interactive).await;
-            assert!(matches!(outcome, Err(KeystoreError::Retry(_) | KeystoreError::Unanswered)), "{outcome:?}");
+            assert!(matches!(outcome, Err(KeystoreError::Unusable { .. })), "{outcome:?}");
         }
     });
 }

@@ -137,7 +137,7 @@ impl Api {
         let request = request.multi_region(false).description(format!("Claviger key {name}")).set_tags(Some(tags));
         let created = self.call(asked, Box::pin(request.send())).await?;
         let id = created.request_id().map(str::to_owned);
-        created.key_metadata.map(|metadata| (metadata, id)).ok_or_else(|| Failure::unanswered(asked))
+        created.key_metadata.map(|metadata| (metadata, id)).ok_or_else(|| Failure::unusable(asked, None))
     }
 
     /// `kms:CreateAlias`: fails with `AlreadyExistsException` if there is one.
@@ -175,7 +175,7 @@ impl Api {
         let request = self.kms().await.sign().key_id(key).message(Blob::new(message)).message_type(kind);
         let signed = self.call(asked, Box::pin(request.signing_algorithm(algorithm::signing_algorithm(algorithm)).send())).await?;
         let backend_request = signed.request_id().map(str::to_owned);
-        let bytes = signed.signature.map(Blob::into_inner).ok_or_else(|| Failure::unanswered(asked))?;
+        let bytes = signed.signature.map(Blob::into_inner).ok_or_else(|| Failure::unusable(asked, backend_request.as_deref()))?;
         Ok(Signature { bytes, backend_request })
     }
 
@@ -198,7 +198,7 @@ impl Api {
         let mut failure = Failure::read(asked, &error, self.clock.wall());
         match failure.kind {
             Kind::Throttled | Kind::Refused => self.breaker.answered(),
-            Kind::Unsent | Kind::Broken | Kind::Unanswered => {
+            Kind::Unsent | Kind::Broken | Kind::Unanswered | Kind::Unusable => {
                 failure.after = self.breaker.failed(&failure.explain(), self.clock.monotonic());
             }
             Kind::NoCredentials(_) => {}

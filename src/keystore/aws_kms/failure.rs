@@ -50,6 +50,8 @@ pub(super) enum Kind {
     Unsent,
     /// It was sent, and no whole answer came: AWS may have done it.
     Unanswered,
+    /// AWS says that it did it, and what it says cannot be used.
+    Unusable,
     /// There are no credentials; `true` if that will not change by itself.
     NoCredentials(bool),
     /// Too much was asked of the account.
@@ -107,10 +109,19 @@ impl Failure {
     }
 
     /// A call that was given up before it was answered.
-    pub(super) fn unanswered((api, resource): (&'static str, &str)) -> Self {
+    pub(super) fn unanswered(asked: (&'static str, &str)) -> Self {
+        Self::without_answer(Kind::Unanswered, asked, None)
+    }
+
+    /// A whole answer that lacks what was asked for.
+    pub(super) fn unusable(asked: (&'static str, &str), request: Option<&str>) -> Self {
+        Self::without_answer(Kind::Unusable, asked, request.map(str::to_owned))
+    }
+
+    fn without_answer(kind: Kind, (api, resource): (&'static str, &str), request: Option<String>) -> Self {
         let (code, text) = (String::new(), String::new());
         let after = Duration::from_millis(500);
-        Self { kind: Kind::Unanswered, api, resource: resource.to_owned(), code, text, status: None, request: None, ahead: None, after }
+        Self { kind, api, resource: resource.to_owned(), code, text, status: None, request, ahead: None, after }
     }
 
     /// Whether AWS says that there is no such thing.
@@ -146,6 +157,7 @@ impl Failure {
                 format!("{asked} could not be sent: {}. Look at the network, its DNS and proxy, and at `region` and `endpoint`", self.text)
             }
             Kind::Unanswered => format!("{asked} got no whole answer; AWS may have done it"),
+            Kind::Unusable => format!("{asked} was answered with what cannot be used ({}); AWS may have done it", self.answer()),
             Kind::NoCredentials(_) => format!(
                 "there are no AWS credentials for {asked}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a `profile` of the shared \
                  configuration, or run where a role is attached (EC2, ECS, EKS); SSO is not supported, since nobody logs in for a daemon"
@@ -232,6 +244,7 @@ impl From<Failure> for KeystoreError {
         let reason = failure.explain();
         match failure.kind {
             Kind::Unanswered => Self::Unanswered,
+            Kind::Unusable => Self::Unusable { reason, backend_request: failure.request },
             Kind::Throttled => Self::Unavailable { reason, after: AFTER_THROTTLING },
             Kind::Unsent | Kind::Broken => Self::Unavailable { reason, after: failure.after },
             Kind::NoCredentials(false) => Self::Unavailable { reason, after: OPERATOR },
@@ -254,8 +267,8 @@ fn kind<E: Error + 'static>(error: &SdkError<E, HttpResponse>, code: &str, statu
             _ if BROKEN.contains(&code) => Kind::Broken,
             Some(429) => Kind::Throttled,
             Some(500..) => Kind::Broken,
-            // It says that it did it, in words that nobody understands.
-            Some(..300) | None => Kind::Unanswered,
+            Some(..300) => Kind::Unusable,
+            None => Kind::Unanswered,
             Some(_) => Kind::Refused,
         },
         // hyper names what went wrong before there was a connection; of everything later nobody knows how far it came.

@@ -119,7 +119,7 @@ impl Keys {
         // Noted before the call: if this future is dropped within it, nobody hears the answer.
         self.known().uncertain.insert(name.clone());
         let made = self.api.create(name, spec).await;
-        if !made.as_ref().is_err_and(|failure| failure.kind == Kind::Unanswered) {
+        if !made.as_ref().is_err_and(|failure| matches!(failure.kind, Kind::Unanswered | Kind::Unusable)) {
             self.known().uncertain.remove(name);
         }
         let (metadata, request) = made?;

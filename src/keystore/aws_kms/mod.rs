@@ -120,8 +120,10 @@ impl AwsKmsKeystore {
         match answered.unwrap_or_else(|_| Err(self.api.gave_up(("kms:Sign", &arn), now.since(begun)))) {
             Ok(Signature { bytes, backend_request }) => {
                 *lock(&self.signed) = Some(now);
-                let bytes = algorithm::jose_signature(algorithm, bytes);
-                let bytes = bytes.map_err(|why| KeystoreError::Retry(format!("KMS answered with what is no signature: {why}")))?;
+                let bytes = match algorithm::jose_signature(algorithm, bytes) {
+                    Ok(bytes) => bytes,
+                    Err(reason) => return Err(KeystoreError::Unusable { reason, backend_request }),
+                };
                 Ok(Signature { bytes, backend_request })
             }
             Err(failure) => {
@@ -267,6 +269,11 @@ impl Keystore for AwsKmsKeystore {
             self.begin().await?;
             self.keys.inventory(installation).await
         })
+    }
+
+    /// CloudTrail writes down each `Sign` under the id of its request.
+    fn keeps_record(&self) -> bool {
+        true
     }
 
     fn condition(&self) -> Condition {
