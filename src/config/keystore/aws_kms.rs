@@ -44,7 +44,7 @@ fn region(text: Option<&str>, place: &Place, problems: &mut Problems<'_>) -> Opt
     let text = problems.required(text, place, "write the region, such as \"eu-central-1\": the environment's is not asked")?;
     let well_formed = text.len() <= 32 && text.contains('-') && names::is_host(text);
     if !well_formed {
-        problems.add(place, format!("{text:?} is not a region"), "write one such as \"eu-central-1\"");
+        problems.add(place, "is not a region", "write one such as \"eu-central-1\"");
     }
     well_formed.then(|| text.to_owned())
 }
