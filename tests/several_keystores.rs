@@ -23,6 +23,11 @@ use serde_json::Value;
 /// The second keystore, and its token.
 pub(crate) const OTHER: &str = "other";
 
+/// A busy machine makes a request wait; it is refused only when its deadline has passed.
+pub(crate) fn patient(place: &Place<'_>) {
+    place.edit_config(|text| text.replace("workers = 2\n", "workers = 2\nqueue_wait = \"2s\"\n"));
+}
+
 /// What a command answers as JSON.
 pub(crate) fn json(place: &Place<'_>, arguments: &[&str]) -> Value {
     let text = place.command(&[&["--output", "json"], arguments].concat());

@@ -4,11 +4,13 @@
 //! In scope: what the operator is told, and the way on without the lost keystore. Out of scope: the moment at which each risk is told
 //! (`rotation::risk`).
 
-use crate::harness::softhsm::MODULE as SOFTHSM;
-use crate::harness::tokens::Tokens;
-use crate::harness::{Daemon, Keyring, Place, Setup, remote, until};
+use serde_json::json;
+
+use crate::harness::faults::with_faults_beside;
+use crate::harness::setup::HSM;
+use crate::harness::{Daemon, Keyring, Place, Setup, kryoptic, until};
 use crate::load::{SECONDS, under_load};
-use crate::{OTHER, becomes, json, signer, signs_again, standby_in};
+use crate::{OTHER, becomes, json as told, patient, signer, signs_again, standby_in};
 
 /// Waits until everybody who may be asked says that a rotation moves signing now.
 fn is_told(place: &Place<'_>, daemon: &mut Daemon) {
@@ -32,25 +34,25 @@ fn is_told(place: &Place<'_>, daemon: &mut Daemon) {
 
 #[test]
 fn a_lost_keystore_is_survived_by_one_rotation() {
-    Tokens::all_in_child(&[&SOFTHSM, &remote::MODULE], "lost::a_lost_keystore_is_survived_by_one_rotation", |tokens| {
-        let [hsm, other] = tokens else { panic!("two modules") };
+    with_faults_beside(&kryoptic::MODULE, "lost::a_lost_keystore_is_survived_by_one_rotation", |hsm, faults, other| {
         other.token(OTHER);
-        let keyring = Keyring::jwt("access", "ES256").timing(SECONDS).set("rotate_every", "1h").keystore(OTHER);
-        let setup = Setup::new().keystore(OTHER, &other.table(OTHER)).keyring(keyring.set("standby_keystore", "hsm"));
+        let keyring = Keyring::jwt("access", "ES256").timing(SECONDS).set("rotate_every", "1h").set("standby_keystore", OTHER);
+        let setup = Setup::new().keystore(OTHER, &other.table(OTHER)).log_keystore(OTHER).keyring(keyring);
         let place = Place::new(hsm, setup);
+        patient(&place);
         let mut daemon = place.start();
         let (lost, keystore) = signer(&place, "access");
-        assert_eq!(keystore, OTHER);
-        let next = standby_in(&place, &mut daemon, "access", "hsm");
+        assert_eq!(keystore, HSM);
+        let next = standby_in(&place, &mut daemon, "access", OTHER);
         let kids = under_load(&mut daemon, "access", |daemon, load| {
             until("tokens", || if load.signed_by(&lost) > 100 { Ok(()) } else { Err(load.signed_by(&lost).to_string()) });
             load.outage(true);
-            other.stop_server();
+            faults.tell(json!({ "do": "remove" }));
             until("a refusal", || if load.refused() > 0 { Ok(()) } else { Err("none".to_owned()) });
             is_told(&place, daemon);
             place.command(&["keyring", "rotate", "access"]);
             signs_again(&mut daemon.demo(), "access");
-            assert_eq!(signer(&place, "access"), (next.clone(), "hsm".to_owned()));
+            assert_eq!(signer(&place, "access"), (next.clone(), OTHER.to_owned()));
             // From here on nobody is refused: what lives elsewhere is not asked any more.
             load.outage(false);
             becomes(&place, &lost, "withdrawn");
@@ -59,12 +61,12 @@ fn a_lost_keystore_is_survived_by_one_rotation() {
 
         // The way on without it: the next standby is made in what is left.
         place.edit_config(|text| {
-            let text = text.replace("standby_keystore = \"hsm\"\n", "");
             let (before, own) = text.split_once("[keyring.access]").expect("our own file");
-            format!("{before}[keyring.access]{}", own.replace("keystore = \"other\"", "keystore = \"hsm\""))
+            let own = own.replace("standby_keystore = \"other\"\n", "").replace("keystore = \"hsm\"", "keystore = \"other\"");
+            format!("{before}[keyring.access]{own}")
         });
-        assert_eq!(json(&place, &["policy", "reload"])["keyring_records"], 1);
-        standby_in(&place, &mut daemon, "access", "hsm");
+        assert_eq!(told(&place, &["policy", "reload"])["keyring_records"], 1);
+        standby_in(&place, &mut daemon, "access", OTHER);
         let mut client = daemon.anonymous();
         let risks = client.get("/readyz/sign").ok()["risks"].as_array().expect("a list").clone();
         assert!(risks.iter().all(|risk| risk["code"] == "disk_low"), "{risks:?}");

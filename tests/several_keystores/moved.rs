@@ -6,7 +6,7 @@ use crate::harness::softhsm::MODULE as SOFTHSM;
 use crate::harness::tokens::Tokens;
 use crate::harness::{Keyring, Place, Setup, kryoptic, until};
 use crate::load::{SECONDS, under_load};
-use crate::{OTHER, becomes, json, records, signer};
+use crate::{OTHER, becomes, json, patient, records, signer};
 
 /// Names another keystore, and waits until a key there signs and the last one elsewhere is gone.
 fn moves(place: &Place<'_>, load: &crate::load::Load, from: &str, to: &str) {
@@ -35,6 +35,7 @@ fn a_keyring_moves_to_another_keystore_under_load() {
         other.token(OTHER);
         let setup = Setup::new().keystore(OTHER, &other.table(OTHER)).keyring(Keyring::jwt("access", "ES256").timing(SECONDS));
         let place = Place::new(hsm, setup);
+        patient(&place);
         let mut daemon = place.start();
         let kids = under_load(&mut daemon, "access", |_, load| moves(&place, load, "hsm", OTHER));
         assert!(kids.len() >= 2, "{kids:?}");
