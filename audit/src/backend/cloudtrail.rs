@@ -111,8 +111,10 @@ impl<'de> Visitor<'de> for Records<'_, '_> {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Event {
-    event_source: Text,
-    event_name: Text,
+    #[serde(rename = "eventSource")]
+    source: Text,
+    #[serde(rename = "eventName")]
+    action: Text,
     #[serde(rename = "eventTime")]
     time: Text,
     #[serde(rename = "awsRegion")]
@@ -123,7 +125,7 @@ struct Event {
     request: Text,
     error_code: Text,
     #[serde(rename = "sourceIPAddress")]
-    source_address: Text,
+    address: Text,
     user_identity: Object<Identity>,
     request_parameters: Object<Parameters>,
     response_elements: Object<Answer>,
@@ -176,12 +178,12 @@ struct Resource {
 
 impl Event {
     fn what(self) -> What {
-        if self.event_source.0 != KMS {
+        if self.source.0 != KMS {
             return What::Other;
         }
         // A call that was refused has a code, and made nothing; so has a dry run, which is answered with an error.
         let refused = !self.error_code.0.is_empty();
-        match (self.event_name.0.as_str(), refused) {
+        match (self.action.0.as_str(), refused) {
             ("Sign", true) => What::Refused,
             ("Sign", false) => What::Signature(self.signature()),
             ("CreateKey" | "CreateAlias" | "UpdateAlias" | "TagResource", false) => {
@@ -195,7 +197,7 @@ impl Event {
         let key = self.key();
         let Identity { arn, invoked_by, principal_id } = self.user_identity.0;
         let who = [arn.0, invoked_by.0, principal_id.0].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
-        Signature { request: self.request.0, key, caller: caller(&who, &self.source_address.0), several: false }
+        Signature { request: self.request.0, key, caller: caller(&who, &self.address.0), several: false }
     }
 
     /// The ARN of the resource, or what the request named.

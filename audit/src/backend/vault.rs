@@ -60,8 +60,8 @@ fn parse(line: &[u8]) -> (Option<(Timestamp, What)>, bool) {
     if let Some(entry) = entry(&line[begin..]) {
         return (Some(entry), true);
     }
-    let later = BEGINNINGS.iter().filter_map(|beginning| memmem::rfind(line, beginning)).filter(|later| *later > begin);
-    (later.filter_map(|later| entry(&line[later..])).next(), false)
+    let mut later = BEGINNINGS.iter().filter_map(|beginning| memmem::rfind(line, beginning)).filter(|later| *later > begin);
+    (later.find_map(|later| entry(&line[later..])), false)
 }
 
 fn entry(bytes: &[u8]) -> Option<(Timestamp, What)> {

@@ -90,10 +90,11 @@ fn collect(folder: &Path, backend: Backend, depth: usize, paths: &mut Vec<PathBu
 }
 
 fn is_record(path: &Path, backend: Backend) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let ends_in = |path: &Path, extension: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
     match backend {
-        Backend::CloudTrail => name.ends_with(".json") || name.ends_with(".json.gz"),
-        Backend::Vault => !name.starts_with('.'),
+        Backend::CloudTrail if ends_in(path, "gz") => ends_in(&path.with_extension(""), "json"),
+        Backend::CloudTrail => ends_in(path, "json"),
+        Backend::Vault => !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")),
     }
 }
 

@@ -155,13 +155,14 @@ impl Tale {
             typ: Some("at+jwt".into()),
             algorithm: Algorithm::EdDSA,
             keystore: "vault".into(),
+            standby_keystore: None,
         };
         self.keys(1, Event::KeyringCreated(keyring));
         self.keys(1, Event::KeyringTiming(KeyringTiming { keyring: "access".into(), timing: timing() }));
         self.key(3, 1, "vault");
         self.activated(6, None, 1);
         let (keyring, algorithm, keystore) = ("access".to_owned(), Algorithm::EdDSA, "aws".to_owned());
-        self.keys(10, Event::KeyringChanged(KeyringChanged { keyring, algorithm, keystore }));
+        self.keys(10, Event::KeyringChanged(KeyringChanged { keyring, algorithm, keystore, standby_keystore: None }));
         self.key(11, 2, "aws");
         for seconds in [100, 200, 300] {
             self.sign(seconds, 1);
@@ -212,8 +213,8 @@ impl Tale {
         // The device was rotated in the middle.
         let (old, new) = self.vault.split_at(5);
         for (name, entries) in [("audit.log.1", old), ("audit.log", new)] {
-            let lines: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
-            files.insert(format!("{folder}vault/{name}"), lines.into_bytes());
+            let lines: Vec<String> = entries.iter().map(Value::to_string).collect();
+            files.insert(format!("{folder}vault/{name}"), (lines.join("\n") + "\n").into_bytes());
         }
     }
 

@@ -37,7 +37,7 @@ pub(super) struct Keys {
     /// Index by kid, and by [`Key::id`].
     by_kid: BTreeMap<String, usize>,
     by_id: BTreeMap<String, Vec<usize>>,
-    log_keys: BTreeMap<String, Vec<Key>>,
+    of_logs: BTreeMap<String, Vec<Key>>,
     /// Keystores by the name of a key that was asked for.
     requested: BTreeMap<KeyName, String>,
     made: BTreeSet<KeyName>,
@@ -63,7 +63,7 @@ impl Keys {
 
     pub(super) fn log_key(&mut self, locator: &str) {
         if let Some(key) = Key::of_locator(locator) {
-            self.log_keys.entry(key.id().to_owned()).or_default().push(key);
+            self.of_logs.entry(key.id().to_owned()).or_default().push(key);
         }
     }
 
@@ -74,7 +74,7 @@ impl Keys {
     /// Whether any key lives in a keystore of this kind.
     pub(super) fn any_of(&self, backend: Backend) -> bool {
         let created = self.created.iter().filter_map(|created| created.key.as_ref());
-        created.chain(self.log_keys.values().flatten()).any(|key| key.backend() == backend)
+        created.chain(self.of_logs.values().flatten()).any(|key| key.backend() == backend)
     }
 
     /// Whether a record says that the key was made.
@@ -98,7 +98,7 @@ impl Keys {
         if let Some(created) = created.find(|created| created.key.as_ref().is_some_and(|own| own.is(key))) {
             return Owner::Kid(&created.kid);
         }
-        if self.log_keys.get(key.id()).into_iter().flatten().any(|own| own.is(key)) {
+        if self.of_logs.get(key.id()).into_iter().flatten().any(|own| own.is(key)) {
             return Owner::Log;
         }
         let own = match key {

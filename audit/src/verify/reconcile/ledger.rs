@@ -37,11 +37,13 @@ struct Span {
     last: Timestamp,
 }
 
+/// Which part of which record.
 #[derive(PartialEq, Eq, Hash)]
 struct Scope {
     backend: Backend,
     keystore: Option<String>,
-    scope: String,
+    /// [`Entry::scope`].
+    part: String,
 }
 
 /// All of them.
@@ -86,7 +88,7 @@ impl Ledger {
     }
 
     fn entry(&mut self, log: &BackendLog<'_>, Entry { number, time, scope, what }: Entry) {
-        let scope = Scope { backend: log.backend, keystore: log.keystore.clone(), scope };
+        let scope = Scope { backend: log.backend, keystore: log.keystore.clone(), part: scope };
         let span = self.spans.entry(scope).or_insert(Span { first: time, last: time });
         (span.first, span.last) = (span.first.min(time), span.last.max(time));
         let told = self.told();
@@ -121,7 +123,7 @@ impl Ledger {
     pub(super) fn covers(&self, key: &Key, keystore: &str, time: Timestamp) -> bool {
         let backend = key.backend();
         let margin = margin(self.margin, backend);
-        let scopes = [None, Some(keystore.to_owned())].map(|keystore| Scope { backend, keystore, scope: key.scope() });
+        let scopes = [None, Some(keystore.to_owned())].map(|keystore| Scope { backend, keystore, part: key.scope() });
         let mut spans = scopes.iter().filter_map(|scope| self.spans.get(scope));
         spans.any(|span| span.first + margin <= time && time + margin <= span.last)
     }

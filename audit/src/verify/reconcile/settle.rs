@@ -53,7 +53,7 @@ impl Account {
         for absent in absent.into_iter().filter(|absent| absent.at.seq < logs[absent.log].signed) {
             result.differ(findings, without_signature(absent, &logs));
         }
-        result.nothing_compared((&ledger, &keys), &logs, findings);
+        nothing_compared((&ledger, &keys), &logs, findings);
         if more_absent > 0 {
             let text = format!("{more_absent} more records of signatures are confirmed by no entry of the keystore's own record");
             result.differ(findings, Finding::new(Verdict::Differs, text));
@@ -64,22 +64,6 @@ impl Account {
 }
 
 impl Reconciliation {
-    /// A record of another keystore, or of another time, differs in nothing, and that says nothing.
-    fn nothing_compared(&self, (ledger, keys): (&Ledger, &Keys), logs: &[Reach], findings: &mut Findings) {
-        let begun = logs.iter().filter_map(|log| log.first.or(log.begun)).min();
-        let ended = logs.iter().filter_map(|log| log.last).max();
-        for (name, backend, span) in ledger.records() {
-            let text = if !keys.any_of(backend) {
-                format!("nothing was compared with {name}: no key of these logs is in a keystore of this kind")
-            } else if span.is_none_or(|(first, last)| Some(last) < begun || Some(first) > ended) {
-                format!("nothing was compared with {name}: it tells of no time of which these logs tell")
-            } else {
-                continue;
-            };
-            findings.push(Finding::new(Verdict::Unpinned, text));
-        }
-    }
-
     fn differ(&mut self, findings: &mut Findings, finding: Finding) {
         self.differing += 1;
         findings.push(finding);
@@ -130,6 +114,22 @@ impl Allowance {
             (Some((keyring, kid)), Owner::Requested(own)) => keyring == own && !keys.has_kid(kid),
             (Some(_), _) => false,
         }
+    }
+}
+
+/// A record of another keystore, or of another time, differs in nothing, and that says nothing.
+fn nothing_compared((ledger, keys): (&Ledger, &Keys), logs: &[Reach], findings: &mut Findings) {
+    let begun = logs.iter().filter_map(|log| log.first.or(log.begun)).min();
+    let ended = logs.iter().filter_map(|log| log.last).max();
+    for (name, backend, span) in ledger.records() {
+        let text = if !keys.any_of(backend) {
+            format!("nothing was compared with {name}: no key of these logs is in a keystore of this kind")
+        } else if span.is_none_or(|(first, last)| Some(last) < begun || Some(first) > ended) {
+            format!("nothing was compared with {name}: it tells of no time of which these logs tell")
+        } else {
+            continue;
+        };
+        findings.push(Finding::new(Verdict::Unpinned, text));
     }
 }
 

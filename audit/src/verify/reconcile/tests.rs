@@ -190,7 +190,7 @@ impl World {
     }
 
     fn compare(&self) -> (Reconciliation, Vec<Finding>) {
-        let vault = self.vault.iter().map(|line| format!("{line}\n")).collect();
+        let vault = self.vault.join("\n") + "\n";
         let trail = json!({ "Records": self.trail }).to_string();
         let log = |name: &str, backend, text: String| {
             let open = move || Ok(Box::new(Cursor::new(text.clone().into_bytes())) as Box<dyn BufRead>);
