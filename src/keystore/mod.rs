@@ -19,6 +19,8 @@ use crate::clock::Monotonic;
 #[cfg(feature = "aws-kms")]
 pub mod aws_kms;
 pub mod pkcs11;
+pub mod spki;
+pub mod vault;
 
 /// A boxed future, so that the port can be used as `Arc<dyn Keystore>`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

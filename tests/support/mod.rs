@@ -13,5 +13,6 @@ pub(crate) mod raw;
 pub(crate) mod remote;
 pub(crate) mod softhsm;
 pub(crate) mod tokens;
+pub(crate) mod vault;
 #[path = "../harness/wait.rs"]
 pub(crate) mod wait;

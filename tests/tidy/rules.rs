@@ -170,7 +170,7 @@ pub(crate) const IMPORT_RULES: &[ImportRule] = &[
         name: "vendor types stay in their adapter",
         rooms: PRODUCTION,
         except: &["src/keystore/vault"],
-        banned: &["vaultrs", "reqwest"],
+        banned: &["vaultrs", "rustify", "reqwest"],
     },
     ImportRule { name: "vendor types stay in their adapter", rooms: PRODUCTION, except: &["src/policy"], banned: &["cedar_policy"] },
     ImportRule {
