@@ -19,6 +19,7 @@ use crate::keystore::Keystore;
 use crate::{drift, health};
 
 pub mod hsm;
+mod vault;
 
 /// How one thing that was looked at stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,18 +63,24 @@ pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc
     let mut answers = JoinSet::new();
     for (name, keystore) in &keystores {
         let (name, keystore, clock, installation) = (name.clone(), keystore.clone(), clock.clone(), config.installation.clone());
+        let settings = config.keystores.get(&name).cloned();
         answers.spawn(async move {
-            let held = match health::wait_for(keystore.as_ref(), clock.as_ref()).await {
-                Ok(()) => keystore.inventory(&installation).await,
-                Err(error) => Err(error),
+            if let Err(error) = health::wait_for(keystore.as_ref(), clock.as_ref()).await {
+                return (name, (Err(error), Vec::new()));
+            }
+            let missing = match &settings {
+                Some(KeystoreConfig::Vault(vault)) => vault::permissions(vault, (&name, &installation), &clock).await,
+                _ => Vec::new(),
             };
-            (name, held)
+            let held = keystore.inventory(&installation).await;
+            (name, (held, missing))
         });
     }
     let mut answers: BTreeMap<String, _> = answers.join_all().await.into_iter().collect();
     for (name, keystore) in keystores {
         let what = format!("keystore {name}");
-        let Some(answer) = answers.remove(&name) else { continue };
+        let Some((answer, missing)) = answers.remove(&name) else { continue };
+        findings.extend(missing);
         match answer {
             Err(error) => findings.push(Finding::new(what, Err(error.to_string()))),
             Ok(held) => {

@@ -75,7 +75,7 @@ fn doctor_says_what_is_wrong_with_an_account_and_what_to_do() {
         let text = wrong(&place).remove("keystore kms").expect("another account");
         assert!(text.contains(kms.account()) && text.contains("correct `account`"), "{text}");
         place.edit_config(|text| text.replace("account = \"000000000001\"", &format!("account = \"{}\"", kms.account())));
-        place.check();
+        place.check_stopped();
     });
 }
 
@@ -116,6 +116,6 @@ fn doctor_says_which_key_is_not_what_it_was() {
         let found = told(&place);
         assert!(found.len() == 1 && found[0].contains("key-spec is ECC_NIST_P384, was ECC_NIST_P256"), "{found:?}");
         proxy.clear();
-        place.check();
+        place.check_stopped();
     });
 }

@@ -19,6 +19,8 @@ mod support;
 
 #[path = "vault/adoption.rs"]
 mod adoption;
+#[path = "vault/doctor.rs"]
+mod doctor;
 #[path = "vault/faults.rs"]
 mod faults;
 #[path = "vault/life.rs"]

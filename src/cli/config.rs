@@ -31,6 +31,17 @@ const KEYSTORE_COLUMNS: &[(&str, &[(&str, &str)])] = &[
             ("deletion_window", "deleted after"),
         ],
     ),
+    (
+        "vault",
+        &[
+            ("address", "Vault"),
+            ("mount", "engine"),
+            ("namespace", "namespace"),
+            ("login", "login"),
+            ("authorities", "authorities"),
+            ("in_flight", "in flight"),
+        ],
+    ),
 ];
 
 pub(super) fn run(command: Command, file: &Path, format: Format) -> Outcome {

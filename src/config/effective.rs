@@ -54,6 +54,8 @@ pub enum EffectiveKeystore {
     /// An account of AWS KMS.
     #[cfg(feature = "aws-kms")]
     AwsKms(EffectiveAwsKms),
+    /// A transit engine of a Vault or OpenBao.
+    Vault(EffectiveVault),
 }
 
 /// A PKCS#11 token, explained.
@@ -92,6 +94,24 @@ pub struct EffectiveAwsKms {
     pub deletion_window: String,
     /// The budget of signatures, for RSA keys and for curves each.
     pub requests_per_second: u32,
+}
+
+/// A transit engine, explained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EffectiveVault {
+    /// The server.
+    pub address: String,
+    /// Where the engine is mounted.
+    pub mount: String,
+    /// Which namespace everything is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Whom to believe who the server is.
+    pub authorities: String,
+    /// Which login, and where.
+    pub login: String,
+    /// How many signatures may be in flight.
+    pub in_flight: usize,
 }
 
 /// A keyring, explained. Durations are written as the file writes them.
@@ -175,6 +195,14 @@ fn keystore(keystore: &KeystoreConfig) -> EffectiveKeystore {
             profile: settings.profile.clone(),
             deletion_window: format!("{}d", settings.deletion_window),
             requests_per_second: settings.requests_per_second,
+        }),
+        KeystoreConfig::Vault(vault) => EffectiveKeystore::Vault(EffectiveVault {
+            address: vault.address.to_string(),
+            mount: vault.mount.to_string(),
+            namespace: vault.namespace.as_ref().map(ToString::to_string),
+            authorities: vault.ca_file.as_ref().map_or_else(|| "the system's".to_owned(), |file| file.display().to_string()),
+            login: vault.login.to_string(),
+            in_flight: vault.in_flight,
         }),
     }
 }

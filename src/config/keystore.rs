@@ -6,6 +6,7 @@
 #[cfg(feature = "aws-kms")]
 mod aws_kms;
 mod pkcs11;
+mod vault;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use super::raw::RawKeystore;
 use crate::keystore::aws_kms::AwsKmsSettings;
 
 pub use pkcs11::{Pkcs11Config, WORKERS};
+pub use vault::VaultConfig;
 
 /// A keystore.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum KeystoreConfig {
     /// An account of AWS KMS.
     #[cfg(feature = "aws-kms")]
     AwsKms(AwsKmsSettings),
+    /// A transit engine of a Vault or OpenBao.
+    Vault(VaultConfig),
 }
 
 /// The kinds of keystores that this build has, as `type` names them.
@@ -32,6 +36,7 @@ pub(super) const KINDS: &[&str] = &[
     "pkcs11",
     #[cfg(feature = "aws-kms")]
     "aws-kms",
+    "vault",
 ];
 
 impl KeystoreConfig {
@@ -41,13 +46,14 @@ impl KeystoreConfig {
             Self::Pkcs11(pkcs11) => Some(pkcs11.profile.to_string()),
             #[cfg(feature = "aws-kms")]
             Self::AwsKms(_) => None,
+            Self::Vault(_) => None,
         }
     }
 
     /// How an operator brings back a key that was disabled or is to be deleted, where that can be done; `KEY` stands for its locator.
     pub fn way_back(&self) -> Option<&'static str> {
         match self {
-            Self::Pkcs11(_) => None,
+            Self::Pkcs11(_) | Self::Vault(_) => None,
             #[cfg(feature = "aws-kms")]
             Self::AwsKms(_) => {
                 Some("`aws kms cancel-key-deletion --key-id KEY` if it is to be deleted, then `aws kms enable-key --key-id KEY`")
@@ -61,6 +67,7 @@ impl KeystoreConfig {
             Self::Pkcs11(_) => ("token", "token", "remove one: a token is one keystore, whatever its workers"),
             #[cfg(feature = "aws-kms")]
             Self::AwsKms(_) => ("account", "account and region", "remove one: an account in a region is one keystore"),
+            Self::Vault(_) => ("mount", "engine", "remove one: a transit engine is one keystore, whatever its login"),
         }
     }
 
@@ -69,7 +76,7 @@ impl KeystoreConfig {
             (Self::Pkcs11(one), Self::Pkcs11(other)) => one.is_same_token(other),
             #[cfg(feature = "aws-kms")]
             (Self::AwsKms(one), Self::AwsKms(other)) => aws_kms::is_same_place(one, other),
-            #[cfg(feature = "aws-kms")]
+            (Self::Vault(one), Self::Vault(other)) => one.is_same_engine(other),
             _ => false,
         }
     }
@@ -105,6 +112,10 @@ fn keystore(raw: &RawKeystore, folders: Folders<'_>, at: &Place, problems: &mut 
         Some("aws-kms") => {
             refuse_foreign(raw, aws_kms::SETTINGS, at, problems);
             aws_kms::read(raw, at, problems).map(KeystoreConfig::AwsKms)
+        }
+        Some("vault") => {
+            refuse_foreign(raw, vault::SETTINGS, at, problems);
+            vault::read(raw, folders, at, problems).map(KeystoreConfig::Vault)
         }
         _ => {
             refuse_foreign(raw, pkcs11::SETTINGS, at, problems);

@@ -82,6 +82,12 @@ pub(super) struct RawKeystore {
     pub(super) sts_endpoint: Option<String>,
     pub(super) deletion_window: Option<Span>,
     pub(super) requests_per_second: Option<i64>,
+    pub(super) address: Option<String>,
+    pub(super) mount: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) ca_file: Option<String>,
+    pub(super) login: Option<RawLogin>,
+    pub(super) in_flight: Option<i64>,
 }
 
 impl RawKeystore {
@@ -102,6 +108,37 @@ impl RawKeystore {
             ("sts_endpoint", self.sts_endpoint.is_some()),
             ("deletion_window", self.deletion_window.is_some()),
             ("requests_per_second", self.requests_per_second.is_some()),
+            ("address", self.address.is_some()),
+            ("mount", self.mount.is_some()),
+            ("namespace", self.namespace.is_some()),
+            ("ca_file", self.ca_file.is_some()),
+            ("login", self.login.is_some()),
+            ("in_flight", self.in_flight.is_some()),
+        ];
+        settings.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLogin {
+    pub(super) r#type: Option<String>,
+    pub(super) role_id: Option<String>,
+    pub(super) secret_id_file: Option<String>,
+    pub(super) role: Option<String>,
+    pub(super) token_file: Option<String>,
+    pub(super) mount: Option<String>,
+}
+
+impl RawLogin {
+    /// The settings that the file gives, whatever their value, but for `type`.
+    pub(super) fn present(&self) -> Vec<&'static str> {
+        let settings = [
+            ("role_id", self.role_id.is_some()),
+            ("secret_id_file", self.secret_id_file.is_some()),
+            ("role", self.role.is_some()),
+            ("token_file", self.token_file.is_some()),
+            ("mount", self.mount.is_some()),
         ];
         settings.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
     }

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::keystore::aws_kms::AwsKmsSettings;
 use crate::keystore::pkcs11::{DeviceProfile, TokenSelector};
+use crate::keystore::vault::VaultLogin;
 use crate::policy::{CallerAttributes, ClaimType};
 use crate::secret::SecretFile;
 
@@ -21,6 +22,7 @@ mod keyrings;
 mod keystores;
 mod listeners;
 mod refusals;
+mod vault;
 
 /// The example with everything switched on.
 static EXAMPLE: LazyLock<String> = LazyLock::new(|| {
@@ -77,7 +79,19 @@ fn the_example_is_what_it_says() {
         deletion_window: 30,
         requests_per_second: 500,
     });
-    assert_eq!(config.keystores, BTreeMap::from([("hsm".to_owned(), hsm), ("kms".to_owned(), kms)]));
+    let vault = KeystoreConfig::Vault(VaultConfig {
+        address: "https://vault.example.org:8200".parse().unwrap(),
+        mount: "transit".parse().unwrap(),
+        namespace: Some("team-a".parse().unwrap()),
+        ca_file: Some("/etc/claviger/tls/vault-ca.pem".into()),
+        login: VaultLogin::AppRole {
+            mount: "approle".parse().unwrap(),
+            role_id: "4b6b7f4c-a9b6-4b3f-9b7a-52a2ad27ec5e".into(),
+            secret_id: SecretFile::new("/run/credentials/claviger/secret-id", Some(Path::new("/run/credentials/claviger"))),
+        },
+        in_flight: 64,
+    });
+    assert_eq!(config.keystores, BTreeMap::from([("hsm".to_owned(), hsm), ("kms".to_owned(), kms), ("vault".to_owned(), vault)]));
     let tokens = &config.keyrings["access-tokens"];
     assert_eq!((tokens.purpose, tokens.algorithm, tokens.issuer.as_deref()), (Purpose::Jwt, Algorithm::ES256, Some("main")));
     assert_eq!(tokens.profile.claim_types["tenant"], ClaimType::String);
@@ -115,6 +129,7 @@ fn what_is_switched_off_is_a_keystore_a_keyring_witnesses_a_listener_and_a_defau
     whole.keyrings.remove("webhooks");
     whole.witnesses = None;
     whole.keystores.remove("kms");
+    whole.keystores.remove("vault");
     whole.listeners.pop();
     assert_eq!(Config { sha256: shipped.sha256, ..whole }, shipped);
 }

@@ -9,7 +9,7 @@ const ACCOUNT: &str = "account = \"111122223333\"";
 fn settings(from: &str, to: &str) -> AwsKmsSettings {
     match parse(&with(from, to)).expect("right").keystores.remove("kms").expect("it is there") {
         KeystoreConfig::AwsKms(settings) => settings,
-        KeystoreConfig::Pkcs11(_) => panic!("it is an account"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -137,8 +137,8 @@ fn two_issuers_share_nothing() {
 
 #[test]
 fn what_is_not_built_is_refused_clearly() {
-    let refused = "is not a keystore that this build has; write one of pkcs11";
-    assert_eq!(errors("type = \"pkcs11\"", "type = 'vault'\nmount = 'transit'"), [format!("keystore.hsm.type: \"vault\" {refused}")]);
+    let refused = "is not a keystore that this build has; write one of pkcs11, vault";
+    assert_eq!(errors("type = \"pkcs11\"", "type = 'azure'\nmount = 'transit'"), [format!("keystore.hsm.type: \"azure\" {refused}")]);
     assert_eq!(errors("type = \"pkcs11\"", "type = 'aws-kms'"), [format!("keystore.hsm.type: \"aws-kms\" {refused}")]);
     assert_eq!(
         errors("purpose = \"jws\"", "purpose = \"digest\""),
