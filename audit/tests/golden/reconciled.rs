@@ -20,7 +20,7 @@ use claviger_audit::record::Record;
 use claviger_audit::report;
 use claviger_audit::trust::Policy;
 use claviger_audit::verify::reconcile::BackendLog;
-use claviger_audit::verify::{Input, MinSize, Options, Report, Segment, verify};
+use claviger_audit::verify::{Input, LogFiles, MinSize, Options, Report, Segment, verify};
 use serde_json::{Value, json};
 
 use super::builder::{Files, ORIGIN, Writer, at, kid, name, public, timing, verifier_key};
@@ -286,7 +286,9 @@ fn compared(files: &Files, folder: &str) -> Report {
         let within = files.iter().filter(|(name, _)| name.starts_with(&format!("{path}/"))).map(file).collect();
         BackendLog { name: format!("{}:{path}", backend.name()), backend, keystore: None, files: within }
     });
-    let (keys, uses) = (log_files(&files, "reconciled/log/keys/"), log_files(&files, "reconciled/log/uses/"));
+    // Named as the command names a folder.
+    let log = |name: &str| LogFiles { name: name.to_owned(), ..log_files(&files, &format!("{name}/")) };
+    let (keys, uses) = (log("reconciled/log/keys"), log("reconciled/log/uses"));
     let input = Input { keys: Some(keys), uses: vec![uses], former: Vec::new(), backends: backends.collect() };
     let trust = Some(Policy::parse(&files["reconciled/trust"]).unwrap());
     let options =
