@@ -155,7 +155,7 @@ impl Daemon {
         let loaded = policies.as_ref().ok().map(policy_event);
         let rules = setup::rules(&config, policies.inspect_err(|error| tracing::error!("{error}")).ok());
         let pseudonyms = Arc::new(Pseudonyms::new(setup::subject_mode(&config), &config.state));
-        let calls = Arc::new(Calls::new(uses.clone(), &keystores));
+        let (calls, watch) = (Arc::new(Calls::new(uses.clone(), &keystores)), Arc::new(ClockWatch::start(clock.clone())));
         let signer = Arc::new(Signer::new(
             (keys.clone(), uses.clone()),
             (keystores.clone(), calls.clone()),
@@ -164,7 +164,6 @@ impl Daemon {
             (clock.clone(), metrics.clone()),
         ));
         let (reload, reloads) = mpsc::channel(RELOADS);
-        let watch = Arc::new(ClockWatch::start(clock.clone()));
         let operator = Arc::new(Operator {
             keys: keys.clone(),
             uses: uses.clone(),
@@ -238,8 +237,7 @@ impl Daemon {
         if app.operator.witnesses.is_none() {
             record_start(&keys, &uses, &config.node, unrecorded.take()).await?;
         }
-        let tls = listeners::TlsSlots::default();
-        let config_file = config_file.to_owned();
+        let (tls, config_file) = (listeners::TlsSlots::default(), config_file.to_owned());
         Ok(Self { config_file, config, app, rotator, health, keystores, calls, keys, uses, checkpoints, tls, reloads, stop, unrecorded })
     }
 

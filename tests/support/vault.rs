@@ -88,8 +88,8 @@ impl Vault {
             "auth/approle/role/test",
             &json!({"token_policies": policies, "token_no_default_policy": true, "token_ttl": "1h"}),
         );
-        self.role_id =
-            self.must("GET", "auth/approle/role/test/role-id", &Value::Null)["data"]["role_id"].as_str().expect("its id").to_owned();
+        let answer = self.must("GET", "auth/approle/role/test/role-id", &Value::Null);
+        answer["data"]["role_id"].as_str().expect("its id").clone_into(&mut self.role_id);
         self.new_secret_id();
         self
     }

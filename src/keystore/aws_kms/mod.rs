@@ -117,7 +117,11 @@ impl AwsKmsKeystore {
         let left = terms.deadline.since(self.clock.monotonic()).min(SIGNATURE);
         let answered = timeout(left, self.asked_for(&arn, algorithm, input)).await;
         let now = self.clock.monotonic();
-        match answered.unwrap_or_else(|_| Err(self.api.gave_up(("kms:Sign", &arn), now.since(begun)))) {
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(_) => Err(self.api.gave_up(("kms:Sign", &arn), now.since(begun))),
+        };
+        match answer {
             Ok(Signature { bytes, backend_request }) => {
                 *lock(&self.signed) = Some(now);
                 let bytes = match algorithm::jose_signature(algorithm, bytes) {

@@ -6,6 +6,8 @@
 //! Why our own: vaultrs' `SignDataRequest` cannot send `salt_length`, whose default breaks PS256 (RFC 7518 section 3.5); its answers lack the
 //! request id and most settings of a key, and fail on a type of key that they do not know.
 
+#![expect(clippy::ref_option_ref, reason = "the derive of an endpoint makes such of members that may be missing")]
+
 use std::collections::BTreeMap;
 
 use claviger_audit::Algorithm;

@@ -101,7 +101,7 @@ impl Breaker {
             state.pause = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         }
         let span = state.pause.max(asked);
-        let until = now.plus(span - span.mul_f64(jitter.clamp(0.0, 1.0) / 4.0));
+        let until = now.plus(span.saturating_sub(span.mul_f64(jitter.clamp(0.0, 1.0) / 4.0)));
         state.open = Some(Open { until, reason: reason.to_owned(), probing: false });
     }
 

@@ -37,12 +37,11 @@ pub(super) async fn read(server: &Server, name: &KeyName, deadline: Monotonic) -
 
 /// Finds the key or makes it, and admits it: one that was there before, and one that somebody else made a moment earlier, are looked at alike.
 pub(super) async fn find_or_create(server: &Server, name: &KeyName, algorithm: Algorithm, deadline: Monotonic) -> Result<Made, Fault> {
-    let (found, made_by) = match read(server, name, deadline).await? {
-        Some(found) => (Some(found), None),
-        None => {
-            let made_by = create(server, name, algorithm, deadline).await?;
-            (read(server, name, deadline).await?, made_by)
-        }
+    let (found, made_by) = if let Some(found) = read(server, name, deadline).await? {
+        (Some(found), None)
+    } else {
+        let made_by = create(server, name, algorithm, deadline).await?;
+        (read(server, name, deadline).await?, made_by)
     };
     let found = found.ok_or_else(|| Fault::Nonsense(format!("{name} was made, and is not there")))?;
     let inadmissible = |reasons: Vec<String>| {

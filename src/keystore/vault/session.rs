@@ -247,7 +247,7 @@ impl Sessions {
         let now = self.clock.monotonic();
         let lease = grant.lease.map(|granted| {
             let early = granted.mul_f64(JITTER * super::chance());
-            Lease { first: first.unwrap_or(granted), renew_at: now.plus(granted * 2 / 3 - early), ends: now.plus(granted) }
+            Lease { first: first.unwrap_or(granted), renew_at: now.plus((granted * 2 / 3).saturating_sub(early)), ends: now.plus(granted) }
         });
         let mut state = self.state();
         state.number += 1;
