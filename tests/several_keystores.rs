@@ -16,12 +16,19 @@ mod lost;
 #[path = "several_keystores/moved.rs"]
 mod moved;
 
+use std::sync::Mutex;
+
 use claviger_audit::Timestamp;
 use harness::{Client, Daemon, Place, until};
 use serde_json::Value;
 
 /// The second keystore, and its token.
 pub(crate) const OTHER: &str = "other";
+
+/// Few enough that a busy machine judges their tokens in time: here it is the moves that matter, not the rate.
+pub(crate) const CLIENTS: usize = 4;
+/// Held by each test that loads a daemon: two loads at once, with their verifiers, are more than two cores can judge in time.
+pub(crate) static ONE_LOAD: Mutex<()> = Mutex::new(());
 
 /// A busy machine makes a request wait; it is refused only when its deadline has passed.
 pub(crate) fn patient(place: &Place<'_>) {

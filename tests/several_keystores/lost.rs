@@ -4,13 +4,15 @@
 //! In scope: what the operator is told, and the way on without the lost keystore. Out of scope: the moment at which each risk is told
 //! (`rotation::risk`).
 
+use std::sync::PoisonError;
+
 use serde_json::json;
 
 use crate::harness::faults::with_faults_beside;
 use crate::harness::setup::HSM;
 use crate::harness::{Daemon, Keyring, Place, Setup, kryoptic, until};
 use crate::load::{SECONDS, under_load};
-use crate::{OTHER, becomes, json as told, patient, signer, signs_again, standby_in};
+use crate::{CLIENTS, ONE_LOAD, OTHER, becomes, json as told, patient, signer, signs_again, standby_in};
 
 /// Waits until everybody who may be asked says that a rotation moves signing now.
 fn is_told(place: &Place<'_>, daemon: &mut Daemon) {
@@ -34,6 +36,7 @@ fn is_told(place: &Place<'_>, daemon: &mut Daemon) {
 
 #[test]
 fn a_lost_keystore_is_survived_by_one_rotation() {
+    let _alone = ONE_LOAD.lock().unwrap_or_else(PoisonError::into_inner);
     with_faults_beside(&kryoptic::MODULE, "lost::a_lost_keystore_is_survived_by_one_rotation", |hsm, faults, other| {
         other.token(OTHER);
         let keyring = Keyring::jwt("access", "ES256").timing(SECONDS).set("rotate_every", "1h").set("standby_keystore", OTHER);
@@ -44,7 +47,7 @@ fn a_lost_keystore_is_survived_by_one_rotation() {
         let (lost, keystore) = signer(&place, "access");
         assert_eq!(keystore, HSM);
         let next = standby_in(&place, &mut daemon, "access", OTHER);
-        let kids = under_load(&mut daemon, "access", |daemon, load| {
+        let kids = under_load(&mut daemon, ("access", CLIENTS), |daemon, load| {
             until("tokens", || if load.signed_by(&lost) > 100 { Ok(()) } else { Err(load.signed_by(&lost).to_string()) });
             load.outage(true);
             faults.tell(json!({ "do": "remove" }));

@@ -2,11 +2,13 @@
 //!
 //! In scope: a move, and where its keys live before and after. Out of scope: a move to another algorithm (`verbs`).
 
+use std::sync::PoisonError;
+
 use crate::harness::softhsm::MODULE as SOFTHSM;
 use crate::harness::tokens::Tokens;
 use crate::harness::{Keyring, Place, Setup, kryoptic, until};
 use crate::load::{SECONDS, under_load};
-use crate::{OTHER, becomes, json, patient, records, signer};
+use crate::{CLIENTS, ONE_LOAD, OTHER, becomes, json, patient, records, signer};
 
 /// Names another keystore, and waits until a key there signs and the last one elsewhere is gone.
 fn moves(place: &Place<'_>, load: &crate::load::Load, from: &str, to: &str) {
@@ -30,6 +32,7 @@ fn moves(place: &Place<'_>, load: &crate::load::Load, from: &str, to: &str) {
 
 #[test]
 fn a_keyring_moves_to_another_keystore_under_load() {
+    let _alone = ONE_LOAD.lock().unwrap_or_else(PoisonError::into_inner);
     Tokens::all_in_child(&[&SOFTHSM, &kryoptic::MODULE], "moved::a_keyring_moves_to_another_keystore_under_load", |tokens| {
         let [hsm, other] = tokens else { panic!("two modules") };
         other.token(OTHER);
@@ -37,7 +40,7 @@ fn a_keyring_moves_to_another_keystore_under_load() {
         let place = Place::new(hsm, setup);
         patient(&place);
         let mut daemon = place.start();
-        let kids = under_load(&mut daemon, "access", |_, load| moves(&place, load, "hsm", OTHER));
+        let kids = under_load(&mut daemon, ("access", CLIENTS), |_, load| moves(&place, load, "hsm", OTHER));
         assert!(kids.len() >= 2, "{kids:?}");
         place.check(daemon);
         // Of the two keystores each made some of the keys that signed.

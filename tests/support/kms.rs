@@ -6,6 +6,9 @@
 //! Credentials come by the SDK's chain, out of the environment, which a process cannot safely change for itself. So a test runs its own binary again,
 //! for itself alone, as the tests of PKCS#11 modules do. ministack takes an access key of twelve digits for the number of an account.
 
+// Each test binary is compiled with its own copy, and uses its own part of it.
+#![allow(dead_code)]
+
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

@@ -16,8 +16,7 @@ use crate::court::{Court, Desks, Exposures, Habits, Signed, tally};
 use crate::harness::verifiers::Library;
 use crate::harness::{Client, Daemon, RaisedAtEnd, rest};
 
-const CLIENTS: usize = 16;
-/// How long a client rests between two tokens: about twenty a second each, which both verifiers can follow.
+/// How long a client rests between two tokens: about twenty a second each.
 const PACE: Duration = Duration::from_millis(50);
 /// D = A + V + R = 4 s, lead = D + e = 5 s, overlap = deadline + T + 2e = 9 s. R is what a busy machine may need to hand a set on.
 pub(crate) const SECONDS: &[(&str, &str)] = &[
@@ -71,9 +70,10 @@ impl Load {
 
     fn ask(&self, mut client: Client, keyring: &str, desks: &Desks) {
         while !self.stop.load(Ordering::SeqCst) {
-            // Read first: what was asked for before the end of an outage may be refused after it.
-            let outage = self.outage.load(Ordering::SeqCst);
+            // Read before and after: an outage may begin or end under the request.
+            let before = self.outage.load(Ordering::SeqCst);
             let answer = client.sign(keyring).expect("an answer");
+            let outage = before || self.outage.load(Ordering::SeqCst);
             if outage && answer.status == 503 {
                 let code = answer.problem(503);
                 assert!(["keystore_unavailable", "overloaded"].contains(&code.as_str()), "{code}");
@@ -91,14 +91,18 @@ impl Load {
     }
 }
 
-/// Loads the daemon with requests for ES256 tokens of one keyring for as long as `story` goes on; no token that was signed meanwhile is refused.
+/// Loads the daemon with so many clients that ask for ES256 tokens of one keyring, for as long as `story` goes on; no token that was signed meanwhile is refused.
 /// Gives how many tokens each key signed.
-pub(crate) fn under_load(daemon: &mut Daemon, keyring: &str, story: impl FnOnce(&mut Daemon, &Load)) -> BTreeMap<String, usize> {
+pub(crate) fn under_load(
+    daemon: &mut Daemon,
+    (keyring, clients): (&str, usize),
+    story: impl FnOnce(&mut Daemon, &Load),
+) -> BTreeMap<String, usize> {
     let load = Load::default();
     let court = Court::open(&daemon.url("/.well-known/jwks.json"), &HABITS);
     thread::scope(|scope| {
         let _stop = RaisedAtEnd(&load.stop);
-        for _ in 0..CLIENTS {
+        for _ in 0..clients {
             let (client, load, desks) = (daemon.demo(), &load, court.desks());
             scope.spawn(move || load.ask(client, keyring, &desks));
         }

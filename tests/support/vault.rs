@@ -3,6 +3,9 @@
 //! In scope: starting, stopping, sealing and unsealing it, its API with the root token, and what a keystore needs to use it. Out of scope: what
 //! a test claims. Nothing outlives the test: the server ends with its standard input.
 
+// Each test binary is compiled with its own copy, and uses its own part of it.
+#![allow(dead_code)]
+
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;

@@ -20,7 +20,7 @@ impl Installation {
         fs::create_dir(root.path().join("policies")).expect("a new folder");
         let text = format!(
             "installation = \"{INSTALLATION}\"\norigin = \"test.example/vault\"\nnode = \"a\"\nstate = \"state\"\npolicies = \"policies\"\n[log]\n\
-             keystore = \"vault\"\n[keystore.vault]\n{table}"
+             keystore = \"vault\"\n[[listener]]\nbind = \"127.0.0.1:0\"\nserves = [\"ops\"]\n[keystore.vault]\n{table}"
         );
         fs::write(root.path().join("claviger.toml"), text).expect("a new file");
         Self { root }
