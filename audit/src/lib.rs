@@ -4,7 +4,6 @@
 //! times come from records or arguments. The format is specified in this package's `README.md`.
 
 pub mod algorithm;
-pub mod backend;
 pub mod checkpoint;
 pub mod command;
 pub mod event;

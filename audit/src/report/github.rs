@@ -7,7 +7,7 @@
 
 use crate::verify::{Finding, Report, Verdict};
 
-use super::{fork_line, headline, printable, reconciled};
+use super::{fork_line, headline, printable};
 
 /// How many annotations of one kind GitHub shows for a step; more would be dropped without a word.
 const MOST_ANNOTATIONS: usize = 10;
@@ -23,8 +23,7 @@ pub fn github(report: &Report) -> String {
         lines.push(format!("and {more} more findings; --format text and --summary list more of them"));
     }
     let proofs = report.fork_proofs.iter().map(|file| printable(&fork_line(file)));
-    let compared = report.reconciliation.iter().map(|compared| printable(&reconciled::compared(compared)));
-    let verdict: Vec<String> = [headline].into_iter().chain(compared).chain(proofs).collect();
+    let verdict: Vec<String> = [headline].into_iter().chain(proofs).collect();
     lines.push(format!("::notice title={}::{}", property(&title(report.verdict)), data(&verdict.join("\n"))));
     lines.join("\n") + "\n"
 }
@@ -71,7 +70,6 @@ mod tests {
             keys_only: false,
             rotations: Vec::new(),
             keyrings: crate::keyrings::Keyrings::default(),
-            reconciliation: None,
             fork_proofs: Vec::new(),
         }
     }

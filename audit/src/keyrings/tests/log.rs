@@ -150,7 +150,6 @@ pub(super) fn keyring(name: &str) -> Event {
         typ: None,
         algorithm: Algorithm::EdDSA,
         keystore: "hsm".into(),
-        standby_keystore: None,
     })
 }
 
@@ -177,7 +176,7 @@ pub(super) fn created(number: u32) -> Event {
 
 pub(super) fn creation(number: u32) -> KeyCreated {
     let (key, kid, jwk) = (name(number), kid(number), jwk(number));
-    KeyCreated { key, kid, jwk, locator: "1".into(), attributes: BTreeMap::new(), backend_request: None, self_test: None }
+    KeyCreated { key, kid, jwk, locator: "1".into(), attributes: BTreeMap::new(), backend_request: None }
 }
 
 pub(super) fn suspended(number: u32) -> Event {
