@@ -154,10 +154,15 @@ impl Health {
         self.absences.is_up(keystore)
     }
 
-    /// Notes that a keystore did not answer; the first time, in the log too.
+    /// Notes that a keystore did not answer; the first time, it wakes the rotator and tells the log too.
     pub async fn failed(&self, keystore: &str, error: &KeystoreError) -> Result<(), AppendError> {
         let after = if let KeystoreError::Unavailable { after, .. } = error { Some(*after) } else { None };
-        if !self.absences.failed(keystore, after, self.clock.wall()) || self.is_recorded_lost(keystore) {
+        let is_news = self.absences.failed(keystore, after, self.clock.wall());
+        if is_news {
+            // Whoever waited for it goes on without it.
+            self.wake.notify_one();
+        }
+        if !is_news || self.is_recorded_lost(keystore) {
             return Ok(());
         }
         tracing::warn!(keystore, %error, "a keystore was lost");

@@ -3,12 +3,13 @@
 //! In scope: whether each keystore answers, which keys it holds, and how they compare with the key log. Out of scope: changing anything:
 //! a key that no record names, or that is not what it was, is reported, never deleted or repaired.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use claviger_audit::event::LogKind;
 use claviger_audit::keyrings::Keyrings;
 use claviger_audit::names::KeyName;
+use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::{Config, KeystoreConfig};
@@ -18,6 +19,7 @@ use crate::keystore::Keystore;
 use crate::{drift, health};
 
 pub mod hsm;
+mod vault;
 
 /// How one thing that was looked at stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,17 +54,34 @@ pub fn unfinished(state: &StateDir) -> Vec<Finding> {
     begun.map(finding).collect()
 }
 
-/// Opens every keystore, waits for it, and compares what it holds with the key log.
+/// Opens every keystore, waits for it, and compares what it holds with the key log. All are waited for at once: one that is dead costs no
+/// more than one.
 pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc<dyn Clock>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut others: Vec<(String, BTreeSet<KeyName>)> = Vec::new();
-    for (name, keystore) in setup::keystores(config, clock) {
+    let keystores = setup::keystores(config, clock);
+    let mut answers = JoinSet::new();
+    for (name, keystore) in &keystores {
+        let (name, keystore, clock, installation) = (name.clone(), keystore.clone(), clock.clone(), config.installation.clone());
+        let settings = config.keystores.get(&name).cloned();
+        answers.spawn(async move {
+            if let Err(error) = health::wait_for(keystore.as_ref(), clock.as_ref()).await {
+                return (name, (Err(error), Vec::new()));
+            }
+            let missing = match &settings {
+                Some(KeystoreConfig::Vault(vault)) => vault::permissions(vault, (&name, &installation), &clock).await,
+                _ => Vec::new(),
+            };
+            let held = keystore.inventory(&installation).await;
+            (name, (held, missing))
+        });
+    }
+    let mut answers: BTreeMap<String, _> = answers.join_all().await.into_iter().collect();
+    for (name, keystore) in keystores {
         let what = format!("keystore {name}");
-        if let Err(error) = health::wait_for(keystore.as_ref(), clock.as_ref()).await {
-            findings.push(Finding::new(what, Err(error.to_string())));
-            continue;
-        }
-        match keystore.inventory(&config.installation).await {
+        let Some((answer, missing)) = answers.remove(&name) else { continue };
+        findings.extend(missing);
+        match answer {
             Err(error) => findings.push(Finding::new(what, Err(error.to_string()))),
             Ok(held) => {
                 let held: BTreeSet<KeyName> = held.into_iter().map(|(name, _)| name).collect();
@@ -70,7 +89,8 @@ pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc
                     config.keystores.get(&name).and_then(KeystoreConfig::allowance).map(|text| format!("; {text}")).unwrap_or_default();
                 findings.push(Finding::new(what, Ok(format!("answers, and holds {} keys of this installation{profile}", held.len()))));
                 if let Some(keyrings) = keyrings {
-                    findings.extend(drifted(&name, keystore.as_ref(), keyrings).await);
+                    let way_back = config.keystores.get(&name).and_then(KeystoreConfig::way_back);
+                    findings.extend(drifted(&name, keystore.as_ref(), keyrings, way_back).await);
                     findings.extend(orphans(&name, &held, keyrings));
                 }
                 findings.extend(others.iter().filter_map(|(other, theirs)| shared((&name, &held), (other, theirs))));
@@ -91,12 +111,15 @@ fn shared((one, held): (&str, &BTreeSet<KeyName>), (other, theirs): (&str, &BTre
 }
 
 /// Keys that the keystore should hold as they were made, and does not.
-async fn drifted(name: &str, keystore: &dyn Keystore, keyrings: &Keyrings) -> Vec<Finding> {
+async fn drifted(name: &str, keystore: &dyn Keystore, keyrings: &Keyrings, way_back: Option<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for key in drift::to_conform(keyrings, name) {
         let text = match drift::look_at(keystore, key).await {
             Ok(None) => continue,
-            Ok(Some(found)) => format!("not what the log says of it: {found}. Find out who did it; then rotate, or restore it in {name}"),
+            Ok(Some(found)) => {
+                let text = format!("not what the log says of it: {found}. Find out who did it; then rotate, or restore it in {name}");
+                way_back.map_or(text.clone(), |way| format!("{text}: {}", way.replace("KEY", key.locator.as_deref().unwrap_or_default())))
+            }
             Err(error) => format!("{name} does not say how it is: {error}"),
         };
         findings.push(Finding::new(format!("key {}", key.name.as_ref().map_or("", KeyName::as_str)), Err(text)));

@@ -17,6 +17,7 @@
 //! record is durable. `tests/tidy` holds these rules.
 
 pub mod absences;
+pub mod calls;
 pub mod cli;
 pub mod clock;
 pub mod clock_watch;

@@ -9,9 +9,14 @@ use clap::Parser as _;
 use claviger::cli::{Cli, Leave};
 use tracing_subscriber::EnvFilter;
 
+/// Libraries that log whole requests or answers below this, and with them session tokens, whatever filter somebody asks for.
+const NEVER_MORE: [&str; 5] =
+    ["aws_config=warn", "aws_runtime=warn", "aws_sigv4=warn", "aws_smithy_http_client=warn", "aws_smithy_runtime=warn"];
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_new(cli.log_filter()).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = NEVER_MORE.iter().filter_map(|directive| directive.parse().ok()).fold(filter, EnvFilter::add_directive);
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     if cli.logs_json() {
         logs.json().init();

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use claviger_audit::Timestamp;
 use claviger_audit::event::{AdminDenied, ClockConfirmed, Event, LogKind};
-use claviger_audit::keyrings::{Illegal, Keyrings, Rule, State};
+use claviger_audit::keyrings::{Illegal, Key, Keyrings, Rule, State};
 use claviger_audit::record::Asked;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::clock_watch::ClockWatch;
+use crate::health::Health;
 use crate::journal::living::Question;
 use crate::journal::{Doubt, KeyLog, LiveTokens, Receipt, TokenCounter, UseLog};
 use crate::keystore::KeystoreError;
@@ -72,6 +73,8 @@ pub struct Operator {
     pub clock: Arc<dyn Clock>,
     /// Whether the wall clock is trusted.
     pub watch: Arc<ClockWatch>,
+    /// Which keystores answer.
+    pub health: Arc<Health>,
     /// This node.
     pub node: String,
     /// The daemon's own user id.
@@ -154,6 +157,7 @@ impl Operator {
         self.authorise(ask, verb.action(), &keyring).await?;
         self.check_standing(verb.action())?;
         self.check_clock(&verb, &snapshot.keyrings)?;
+        self.check_keystores(&verb, &snapshot.keyrings)?;
         if let Verb::Destroy { key } = &verb {
             self.destroy_in_keystore(key).await?;
         }
@@ -360,6 +364,26 @@ impl Operator {
             Some(Some(until)) => {
                 let text = format!("the clock was confirmed after a step, and dates count again from {until} on");
                 Err(not_now(Rule::I12, text, Some(until)))
+            }
+        }
+    }
+
+    /// A rotation from a keystore that answers to one that does not would stop all signing. Force overrides it.
+    fn check_keystores(&self, verb: &Verb, keyrings: &Keyrings) -> Result<(), Refusal> {
+        let Verb::Rotate { keyring, force: None } = verb else { return Ok(()) };
+        let Some(ring) = keyrings.keyring(keyring) else { return Ok(()) };
+        let away = self.health.away();
+        let is_away = |key: &&Key| away.contains_key(&key.keystore);
+        let standby = keyrings.eligible_standby(ring, self.clock.wall()).filter(is_away);
+        match standby.filter(|_| ring.active().is_some_and(|key| !is_away(&key))) {
+            None => Ok(()),
+            Some(key) => {
+                let text = format!(
+                    "keystore {:?}, in which the standby lives, does not answer, and that of the key that signs does: nobody would sign; wait for it, or \
+                     say --force",
+                    key.keystore
+                );
+                Err(Refusal::new(Code::KeystoreUnavailable, text))
             }
         }
     }

@@ -98,7 +98,11 @@ impl Readiness {
         if self.health.is_up(&keystore) {
             return Ok(());
         }
-        let detail = format!("keystore {keystore:?}, which holds the signing key, does not answer; the daemon's log says why");
+        let snapshot = self.keys.snapshot();
+        let ring = snapshot.keyrings.keyring(keyring);
+        let rescue = ring.and_then(|ring| risk::rescue(&snapshot.keyrings, ring, self.clock.wall(), &self.health.away()));
+        let advice = rescue.unwrap_or_else(|| "the daemon's log says why".to_owned());
+        let detail = format!("keystore {keystore:?}, which holds the signing key, does not answer; {advice}");
         Err(Refusal::new(Code::KeystoreUnavailable, detail))
     }
 

@@ -1,9 +1,12 @@
 //! The loop that rotates: plan, do one step, publish, sleep until the plan's wake.
 //!
-//! In scope: carrying out what the pure plan says, with the keystores' failures and the clock's. Out of scope: what is due (`rotation`), and
-//! operators' verbs (`operator`), which append and then wake this loop. There is no second path: a compromise is finished here too.
+//! In scope: carrying out what the pure plan says, with the keystores' failures and the clock's. A step that only writes a record is done
+//! at once; one that asks a keystore is begun beside the loop, one in each keystore at a time, so that a keystore that takes a minute for an
+//! answer, or gives none, delays no record and no other keystore. Out of scope: what is due (`rotation`), and operators' verbs (`operator`),
+//! which append and then wake this loop. There is no second path: a compromise is finished here too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,23 +15,23 @@ use claviger_audit::keyrings::{Keyrings, State};
 use claviger_audit::names::KeyName;
 use claviger_audit::record::Asked;
 use claviger_audit::{Algorithm, Timestamp};
-use serde_json::Map;
 use tokio::sync::Notify;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::calls::Calls;
 use crate::clock::Clock;
 use crate::clock_watch::{Change, ClockWatch};
 use crate::health::Health;
-use crate::jose::{Protected, SigningInput, Verifier};
 use crate::journal::{AppendError, KeyLog, UseLog};
-use crate::keystore::{Input, Keystore, KeystoreError, Locator, Made, Terms};
+use crate::keystore::{Keystore, KeystoreError, Locator};
 use crate::publisher::Publisher;
 use crate::rotation::timing::TICK;
 use crate::rotation::{Conditions, DateGate, Plan, plan, sets_to_serve};
 use crate::signer::Keystores;
 
-/// How long a self-test signature may take; longer than any request, since nobody waits for it.
-const SELF_TEST_DEADLINE: Duration = Duration::from_secs(10);
+mod self_test;
+
 /// How often the key log says where the use log stands, beside every rotation, compromise, start and stop.
 const USES_HEAD_EVERY: Duration = Duration::from_secs(3600);
 /// The pause after a step that should have been possible and was not, so that a mistake cannot spin.
@@ -46,6 +49,8 @@ pub struct Rotator {
     pub node: String,
     /// Where keys live.
     pub keystores: Keystores,
+    /// Counts the self-tests that got no answer.
+    pub calls: Arc<Calls>,
     /// Knows which of them do not answer.
     pub health: Arc<Health>,
     /// Serves what changed.
@@ -68,17 +73,74 @@ enum Next {
     Stop,
 }
 
+/// Steps that are under way in keystores. What is still under way when it goes is given up; each can be begun again.
+#[derive(Default)]
+struct Errands {
+    tasks: JoinSet<Next>,
+    keystores: HashMap<Id, String>,
+}
+
+impl Errands {
+    fn busy(&self) -> BTreeSet<String> {
+        self.keystores.values().cloned().collect()
+    }
+
+    /// Begins a step in a keystore that has none.
+    fn begin(&mut self, keystore: String, step: impl Future<Output = Next> + Send + 'static) {
+        let task = self.tasks.spawn(async move {
+            let next = step.await;
+            if let Next::Sleep(pause) = next {
+                tokio::time::sleep(pause).await;
+            }
+            next
+        });
+        self.keystores.insert(task.id(), keystore);
+    }
+
+    /// Waits for the end of one; for ever, while there is none.
+    async fn ended(&mut self) -> Next {
+        match self.tasks.join_next_with_id().await {
+            Some(ended) => self.note(ended),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The end of one that has ended already.
+    fn look(&mut self) -> Option<Next> {
+        self.tasks.try_join_next_with_id().map(|ended| self.note(ended))
+    }
+
+    fn note(&mut self, ended: Result<(Id, Next), JoinError>) -> Next {
+        match ended {
+            Ok((task, next)) => {
+                self.keystores.remove(&task);
+                next
+            }
+            Err(error) => {
+                // A defect. The keystore stays busy, so that the step is not begun again and again.
+                tracing::error!(keystore = self.keystores.get(&error.id()), %error, "nothing more is made or destroyed here until a restart");
+                Next::Again
+            }
+        }
+    }
+}
+
 impl Rotator {
     /// Runs until the stop, or until the log is dead or others know more of it.
-    pub async fn run(&self, stop: CancellationToken) {
-        let mut changed = self.keys.changed();
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let (mut changed, mut errands) = (self.keys.changed(), Errands::default());
         loop {
             if let Some(doubt) = self.keys.standing().doubt() {
                 tracing::error!(?doubt, "keys rotate no more until a restart: others know more of the log");
                 return;
             }
             changed.mark_unchanged();
-            let next = self.step().await;
+            while let Some(ended) = errands.look() {
+                if matches!(ended, Next::Stop) {
+                    return;
+                }
+            }
+            let next = self.step(&mut errands).await;
             let published = self.publish().await;
             let pause = match (next, published) {
                 (Next::Stop, _) | (_, Err(AppendError::Unwritable(_) | AppendError::Stopped)) => return,
@@ -91,6 +153,7 @@ impl Rotator {
                 // A closed channel means that the log is gone; the next step finds out why.
                 _ = changed.changed() => {}
                 () = self.wake.notified() => {}
+                ended = errands.ended() => if matches!(ended, Next::Stop) { return },
                 () = tokio::time::sleep(pause.min(TICK)) => {}
             }
         }
@@ -100,13 +163,13 @@ impl Rotator {
     async fn publish(&self) -> Result<(), AppendError> {
         let ready = {
             let snapshot = self.keys.snapshot();
-            let (unavailable, refused) = (self.health.retry_dates(), self.refused());
-            sets_to_serve(&snapshot.keyrings, &self.conditions(&snapshot.keyrings, (&unavailable, &refused)))
+            let (unavailable, refused, busy) = (self.health.retry_dates(), self.refused(), BTreeSet::new());
+            sets_to_serve(&snapshot.keyrings, &self.conditions(&snapshot.keyrings, (&unavailable, &refused, &busy)))
         };
         self.publisher.publish(&ready).await
     }
 
-    async fn step(&self) -> Next {
+    async fn step(self: &Arc<Self>, errands: &mut Errands) -> Next {
         if let Err(next) = self.watch_clock().await {
             return next;
         }
@@ -114,10 +177,19 @@ impl Rotator {
         let wall = self.clock.wall();
         let now = wall.max(snapshot.keyrings.last_time());
         let (unavailable, refused) = (later(self.health.retry_dates(), now.since(wall)), later(self.refused(), now.since(wall)));
-        match plan(&snapshot.keyrings, now, &self.conditions(&snapshot.keyrings, (&unavailable, &refused))) {
-            Plan::Append(_) => self.append_planned(unavailable, refused).await,
-            Plan::Create { name, algorithm, keystore } => self.create(name, algorithm, keystore).await,
-            Plan::Destroy { name, keystore, locator } => self.destroy(name, keystore, locator).await,
+        let busy = errands.busy();
+        match plan(&snapshot.keyrings, now, &self.conditions(&snapshot.keyrings, (&unavailable, &refused, &busy))) {
+            Plan::Append(_) => self.append_planned(unavailable, refused, busy).await,
+            Plan::Create { name, algorithm, keystore } => {
+                let this = self.clone();
+                errands.begin(keystore.clone(), async move { this.create(name, algorithm, keystore).await });
+                Next::Again
+            }
+            Plan::Destroy { name, keystore, locator } => {
+                let this = self.clone();
+                errands.begin(keystore.clone(), async move { this.destroy(name, keystore, locator).await });
+                Next::Again
+            }
             Plan::SleepUntil(wake) => {
                 if self.uses_head_is_due(&snapshot.keyrings, now) {
                     return after(self.append_uses_head().await);
@@ -128,11 +200,16 @@ impl Rotator {
     }
 
     /// Plans once more inside the append, with the record's own time, so that every date in the record is counted from it.
-    async fn append_planned(&self, unavailable: BTreeMap<String, Timestamp>, refused: BTreeMap<KeyName, Timestamp>) -> Next {
+    async fn append_planned(
+        &self,
+        unavailable: BTreeMap<String, Timestamp>,
+        refused: BTreeMap<KeyName, Timestamp>,
+        busy: BTreeSet<String>,
+    ) -> Next {
         let (dates, claim) = (self.date_gate(&self.keys.snapshot().keyrings), random_claim());
         let (uses, node) = (self.uses.clone(), self.node.clone());
         let propose = move |keyrings: &Keyrings, now: Timestamp| {
-            let conditions = Conditions { unavailable: &unavailable, refused: &refused, dates, claim };
+            let conditions = Conditions { unavailable: &unavailable, refused: &refused, busy: &busy, dates, claim };
             match plan(keyrings, now, &conditions) {
                 Plan::Append(event) => Ok(with_uses_head(vec![event], &uses, &node)),
                 _ => Ok(Vec::new()),
@@ -145,12 +222,12 @@ impl Rotator {
     async fn create(&self, name: KeyName, algorithm: Algorithm, keystore: String) -> Next {
         let made = match self.keystore(&keystore) {
             Ok(store) => match store.create(&name, algorithm).await {
-                Ok(made) => self.self_test(store.as_ref(), &made, algorithm).await.map(|()| made),
+                Ok(made) => self.self_test((&keystore, store.as_ref()), &name, &made, algorithm).await.map(|tested| (made, tested)),
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),
         };
-        let made = match made {
+        let (made, tested) = match made {
             Ok(made) => made,
             Err(error) => return self.failed(&keystore, &name, &error).await,
         };
@@ -164,25 +241,25 @@ impl Rotator {
             locator: made.locator.as_str().to_owned(),
             attributes: made.attributes,
             backend_request: made.backend_request,
+            self_test: tested.request().map(str::to_owned),
         });
         let propose = move |keyrings: &Keyrings, _: Timestamp| {
-            // Abandoned meanwhile by an operator: then there is nothing to record, and the plan destroys the key.
+            // Abandoned meanwhile by an operator: then there is no key to record, and the plan destroys it.
             let still = keyrings.key_named(&name).is_some_and(|(_, key)| key.state == State::Requested);
             Ok(if still { vec![created.clone()] } else { Vec::new() })
         };
-        after(self.keys.append(Asked::default(), propose).await.map(drop))
-    }
-
-    async fn self_test(&self, store: &dyn Keystore, made: &Made, algorithm: Algorithm) -> Result<(), KeystoreError> {
-        let rejected = |text: &str| KeystoreError::Rejected(text.to_owned());
-        let verifier = Verifier::new(&made.public, algorithm).map_err(|error| KeystoreError::Rejected(error.to_string()))?;
-        let kid = made.public.thumbprint();
-        let header = Protected { algorithm, kid, typ: Some("claviger-self-test".into()), more: Map::new(), encode_payload: true };
-        let input = SigningInput::new(&header, b"self-test", false);
-        let message = input.digest.clone().map_or_else(|| Input::Message(input.message().to_vec()), Input::Digest);
-        let deadline = self.clock.monotonic().plus(SELF_TEST_DEADLINE);
-        let signature = store.sign(&made.locator, algorithm, message, Terms::own(deadline)).await?;
-        verifier.verify(&input, &signature.bytes).map_err(|_| rejected("the self-test signature of the new key does not verify"))
+        match self.keys.append(Asked::default(), propose).await {
+            Ok(records) if records.is_empty() => {
+                self.record_self_test(tested, "the key was abandoned meanwhile").await;
+                Next::Again
+            }
+            appended => {
+                if appended.is_ok() {
+                    tested.settle();
+                }
+                after(appended.map(drop))
+            }
+        }
     }
 
     async fn destroy(&self, name: KeyName, keystore: String, locator: Option<String>) -> Next {
@@ -224,9 +301,9 @@ impl Rotator {
     fn conditions<'a>(
         &self,
         keyrings: &Keyrings,
-        (unavailable, refused): (&'a BTreeMap<String, Timestamp>, &'a BTreeMap<KeyName, Timestamp>),
+        (unavailable, refused, busy): (&'a BTreeMap<String, Timestamp>, &'a BTreeMap<KeyName, Timestamp>, &'a BTreeSet<String>),
     ) -> Conditions<'a> {
-        Conditions { unavailable, refused, dates: self.date_gate(keyrings), claim: random_claim() }
+        Conditions { unavailable, refused, busy, dates: self.date_gate(keyrings), claim: random_claim() }
     }
 
     fn keystore(&self, name: &str) -> Result<&Arc<dyn Keystore>, KeystoreError> {

@@ -26,6 +26,7 @@ const OTHERS: u32 = 0o007;
 pub struct SecretFile {
     path: PathBuf,
     credentials: Option<PathBuf>,
+    projected: bool,
 }
 
 /// Why a secret was not read.
@@ -59,7 +60,13 @@ impl SecretFile {
     /// A secret in `path`. If that lies below `credentials`, the directory in which the service manager puts credentials, symbolic links are
     /// followed as long as they stay below it.
     pub fn new(path: impl Into<PathBuf>, credentials: Option<&Path>) -> Self {
-        Self { path: path.into(), credentials: credentials.map(Path::to_owned) }
+        Self { path: path.into(), credentials: credentials.map(Path::to_owned), projected: false }
+    }
+
+    /// A secret that the platform projects into this container, and into no other: Kubernetes puts a link to the newest token there, and makes
+    /// it readable by everybody within unless the pod says who runs (Kubernetes: "service account token volume projection").
+    pub fn projected(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), credentials: None, projected: true }
     }
 
     /// Where the secret is.
@@ -94,6 +101,9 @@ impl SecretFile {
             let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
         };
+        if self.projected {
+            return Ok((open(&fs::canonicalize(&self.path)?)?, 0));
+        }
         let climbs = self.path.components().any(|part| part == Component::ParentDir);
         match &self.credentials {
             Some(credentials) if !climbs && self.path.starts_with(credentials) => {
@@ -160,6 +170,16 @@ mod tests {
         assert!(matches!(read(&credentials.join("pin"), None), Err(SecretError::Read { .. })));
         assert!(matches!(read(&credentials.join("leaves"), Some(&credentials)), Err(SecretError::Read { .. })));
         assert_eq!(read(&credentials.join("../outside"), Some(&credentials)).unwrap().expose_secret(), "out");
+    }
+
+    #[test]
+    fn what_the_platform_projects_is_a_link_that_all_can_read() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("data"), b"jwt", 0o644);
+        symlink("data", dir.path().join("token")).unwrap();
+        assert_eq!(SecretFile::projected(dir.path().join("token")).read().unwrap().expose_secret(), "jwt");
+        assert!(SecretFile::new(dir.path().join("token"), None).read().is_err());
+        assert!(matches!(SecretFile::projected(dir.path()).read(), Err(SecretError::NotAFile(_))));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The story of a signature: snapshot, profile, policy, keystore, verify and record, reply.
 //!
 //! In scope: everything between a parsed request and its reply, and the record of every outcome. Out of scope: HTTP, who the caller is, and
-//! which key signs when (rotation decides that; this file only reads the newest snapshot).
+//! which key signs when (rotation decides that; this file only reads the newest snapshot), and what a keystore did not do (`unsigned`).
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use claviger_audit::Timestamp;
-use claviger_audit::event::{Event, Sign, SignDenied, SignFailed};
+use claviger_audit::event::{Event, Sign, SignDenied};
 use claviger_audit::keyrings::State;
 use claviger_audit::record::Asked;
 
+use crate::calls::Calls;
 use crate::clock::{Clock, Monotonic};
 use crate::journal::pseudonym::Pseudonyms;
 use crate::journal::{AppendError, Doubt, Draft, KeyLog, KeySnapshot, Receipt, Standing, UseLog};
-use crate::keystore::{Class, Input, KeystoreError, Signature, Terms};
+use crate::keystore::{Class, Input, Signature, Terms};
 use crate::metrics::{KeyringLabel, Metrics, SignLabels};
 use crate::policy::{Action, Caller, DecisionRequest, Origin, Resource};
 use crate::refusal::{Code, Refusal};
@@ -25,6 +26,7 @@ mod limits;
 mod prepare;
 mod refusals;
 mod rules;
+mod unsigned;
 mod view;
 
 pub use limits::{PerCaller, Slot};
@@ -35,10 +37,14 @@ pub use view::Keystores;
 use limits::Limits;
 use prepare::Prepared;
 use refusals::Refusals;
+use unsigned::Attempt;
 use view::{Seat, SigningKey, View};
 
 /// How often one request may be given to a keystore: once more after a passing fault, or after the key changed under it.
 const ATTEMPTS: usize = 2;
+/// How often one request may be given to keystores that do not answer while time is left: a backend that is restarted cuts off the calls of that
+/// moment, and takes the next ones.
+const UNANSWERED_ATTEMPTS: usize = 4;
 
 /// When to ask again while a key is being made, which has no date of its own.
 const NEXT_KEY: Duration = Duration::from_secs(5);
@@ -85,6 +91,7 @@ pub struct Signer {
     rules: ArcSwap<Rules>,
     view: ArcSwap<View>,
     pseudonyms: Arc<Pseudonyms>,
+    calls: Arc<Calls>,
     refusals: Refusals,
     limits: Limits,
     clock: Arc<dyn Clock>,
@@ -95,14 +102,15 @@ impl Signer {
     /// Puts the parts together; nothing is read or asked yet.
     pub fn new(
         (keys, uses): (KeyLog, UseLog),
-        keystores: Keystores,
+        (keystores, calls): (Keystores, Arc<Calls>),
         rules: Rules,
         (pseudonyms, limits): (Arc<Pseudonyms>, PerCaller),
         (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>),
     ) -> Self {
         let view = View::build(&keys.snapshot().keyrings, &keystores, None);
         let (rules, view) = (ArcSwap::from_pointee(rules), ArcSwap::from_pointee(view));
-        Self { keys, uses, keystores, rules, view, pseudonyms, refusals: Refusals::default(), limits: Limits::new(limits), clock, metrics }
+        let (refusals, limits) = (Refusals::default(), Limits::new(limits));
+        Self { keys, uses, keystores, rules, view, pseudonyms, calls, refusals, limits, clock, metrics }
     }
 
     /// The rules in force; a reload replaces all of them at once.
@@ -130,11 +138,12 @@ impl Signer {
     }
 
     /// Writes what was counted; called once a second.
-    pub fn flush_counts(&self) {
+    pub async fn flush_counts(&self) {
         self.limits.forget_idle();
         for draft in self.refusals.take() {
             self.uses.note(draft);
         }
+        self.calls.flush().await;
     }
 
     /// Signs, and records the outcome whatever it is.
@@ -188,15 +197,24 @@ impl Signer {
         let now = self.clock.wall();
         let prepared = prepare::prepare(keyring, request, now).map_err(|broken| Self::profile_refusal(&rules, ask, keyring, broken))?;
         let policy = Self::decide(&rules, ask, keyring, &prepared, now)?;
-        let mut last = Refusal::new(Code::KeystoreUnavailable, "the keystore failed twice; ask again");
-        for _ in 0..ATTEMPTS {
-            match self.attempt(ask, keyring, &prepared, &policy).await {
+        let (mut failed, mut unanswered) = (0, 0);
+        loop {
+            let (last, enough) = match self.attempt(ask, keyring, &prepared, &policy).await {
                 Ok(reply) => return Ok(reply),
                 Err(Attempt::Final(refusal)) => return Err(refusal),
-                Err(Attempt::Again(refusal)) => last = refusal,
+                Err(Attempt::Again(refusal)) => {
+                    failed += 1;
+                    (refusal, failed == ATTEMPTS)
+                }
+                Err(Attempt::Unanswered(refusal)) => {
+                    unanswered += 1;
+                    (refusal, unanswered == UNANSWERED_ATTEMPTS || self.clock.monotonic() >= ask.deadline)
+                }
+            };
+            if enough {
+                return Err(last);
             }
         }
-        Err(last)
     }
 
     /// One call of the keystore with the newest snapshot, its record, and the checks before release.
@@ -206,8 +224,11 @@ impl Signer {
         let (key, size) = self.seat(&snapshot, &rules.name).map_err(Attempt::Final)?;
         let input = prepared.signing_input(&key.kid, key.algorithm);
         let message = input.digest.clone().map_or_else(|| Input::Message(input.message().to_vec()), Input::Digest);
-        let signed = key.keystore.sign(&key.locator, key.algorithm, message, terms(ask)).await;
-        let Signature { bytes, backend_request } = signed.map_err(|error| self.keystore_refusal(ask, rules, &key, &error))?;
+        let call = self.begin(ask, rules, &key).await?;
+        let Signature { bytes, backend_request } = match key.keystore.sign(&key.locator, key.algorithm, message, terms(ask)).await {
+            Ok(signature) => signature,
+            Err(error) => return Err(self.unsigned(ask, rules, &key, error, call).await),
+        };
 
         let record = Sign {
             keyring: rules.name.clone(),
@@ -227,6 +248,7 @@ impl Signer {
         let append = self.uses.append(Draft { asked: self.asked(ask), event: Event::Sign(record) });
         let (receipt, verified) = tokio::join!(append, async { key.verifier.verify(&input, &bytes) });
         let receipt = receipt.map_err(|error| Attempt::Final(append_refusal(&error)))?;
+        call.settle();
 
         // Nothing below has left the process yet; the record above is durable.
         if verified.is_err() {
@@ -365,46 +387,6 @@ impl Signer {
         [self.keys.standing(), self.uses.standing()].into_iter().find_map(Standing::doubt).map_or(Ok(()), |doubt| Err(doubted(&doubt)))
     }
 
-    fn keystore_refusal(&self, ask: &Ask, rules: &KeyringRules, key: &SigningKey, error: &KeystoreError) -> Attempt {
-        tracing::warn!(keyring = rules.name, keystore = key.keystore_name, %error, "a keystore did not sign");
-        let unavailable = |detail: &str| Refusal::new(Code::KeystoreUnavailable, detail);
-        let (attempt, code) = match error {
-            KeystoreError::Retry(_) => (Attempt::Again(unavailable("the keystore failed twice; ask again")), "retry"),
-            KeystoreError::Unavailable { after, .. } => {
-                (Attempt::Final(unavailable("the keystore does not answer; ask again later").retry_after(*after)), "unavailable")
-            }
-            KeystoreError::Rejected(_) => {
-                (Attempt::Final(unavailable("the keystore refuses to sign; an operator must look at it")), "rejected")
-            }
-            KeystoreError::Gone(_) => {
-                (Attempt::Final(unavailable("the key is gone from its keystore; an operator must look at it")), "gone")
-            }
-            KeystoreError::Unanswered => {
-                self.refusals.count_unanswered(&rules.name, &key.kid);
-                return Attempt::Final(
-                    unavailable("the keystore did not answer within the deadline; ask again").retry_after(Duration::from_secs(1)),
-                );
-            }
-            KeystoreError::Overloaded => {
-                let detail = "more work is waiting for the keystore than it can do within the deadline; ask again";
-                return Attempt::Final(Refusal::new(Code::Overloaded, detail).retry_after(Duration::from_secs(1)));
-            }
-        };
-        self.uses.note(self.failure(ask, rules, key, code, None));
-        attempt
-    }
-
-    async fn failed(&self, ask: &Ask, rules: &KeyringRules, key: &SigningKey, code: &'static str, of: Option<u64>) {
-        if let Err(error) = self.uses.append(self.failure(ask, rules, key, code, of)).await {
-            tracing::error!(%error, code, "the record of a failed signature could not be written");
-        }
-    }
-
-    fn failure(&self, ask: &Ask, rules: &KeyringRules, key: &SigningKey, code: &str, of: Option<u64>) -> Draft {
-        let event = SignFailed { keyring: rules.name.clone(), kid: key.kid.clone(), code: code.to_owned(), reason: None, of };
-        Draft { asked: self.asked(ask), event: Event::SignFailed(event) }
-    }
-
     /// 403 and 422 of an authenticated caller are records while its budget lasts; everything else is counted.
     fn note_refusal(&self, ask: &Ask, keyring: &str, refusal: &Refusal) {
         let caller = ask.caller.id();
@@ -437,14 +419,6 @@ impl Signer {
         let recorded = self.pseudonyms.record(plain, self.clock.wall());
         recorded.inspect_err(|error| tracing::error!(%error, "a record goes without its subject")).ok().flatten()
     }
-}
-
-/// How an attempt ended without a reply.
-enum Attempt {
-    /// Another one may succeed.
-    Again(Refusal),
-    /// It would end the same way.
-    Final(Refusal),
 }
 
 fn terms(ask: &Ask) -> Terms {

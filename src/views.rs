@@ -32,6 +32,7 @@ pub fn keyring(keyrings: &Keyrings, name: &str, now: Timestamp) -> Option<Value>
         "typ": keyring.typ,
         "algorithm": keyring.algorithm,
         "keystore": keyring.keystore,
+        "standby_keystore": keyring.standby_keystore,
         "active": keyring.active().and_then(|key| key.kid.clone()),
         "next_rotation": keyring.next_rotation.map(|date| date.to_string()),
         "retired": keyring.retired.map(|date| date.to_string()),

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks: system packages, pinned verifiers (PyJWT, panva/jose), a Go toolchain and the judges
-# of the audit log that are built with it, promtool for the alert rules, the soft token Kryoptic, cargo-deny.
+# of the audit log and the Vault that are built with it, promtool for the alert rules, the soft token Kryoptic, the KMS emulator ministack,
+# cargo-deny.
 #
 # Needs a Rust toolchain and, where a system package is missing, apt-get and the right to use it (root or sudo). Everything else goes under
 # target/test-tools and tests/verifiers/node_modules. May be repeated: what is there is left alone. Exits 69 if something cannot be had.
@@ -16,7 +17,9 @@ readonly root
 readonly tools=$root/target/test-tools
 readonly verifiers=$root/tests/verifiers
 readonly judges=$root/tests/judges
+readonly vault_server=$root/tests/vault-server
 readonly kryoptic=$root/tests/kryoptic
+readonly emulators=$root/tests/emulators
 
 main() {
   system_packages
@@ -25,8 +28,10 @@ main() {
   node_verifier
   go_toolchain
   go_judges
+  real_vault
   rule_checker
   second_module
+  kms_emulator
   dependency_checker
 }
 
@@ -134,7 +139,8 @@ go_toolchain() {
   cat >"$tools/bin/go" <<EOF
 #!/usr/bin/env bash
 export GOTOOLCHAIN=local GOWORK=off CGO_ENABLED=0 GOFLAGS="-mod=readonly -modcacherw -buildvcs=false -trimpath"
-export GOMODCACHE="$tools/go/modules" GOCACHE="$tools/go/build"
+caches=\${CLAVIGER_GO_CACHES:-"$tools/go"}
+export GOMODCACHE="\$caches/modules" GOCACHE="\$caches/build"
 exec "$go" "\$@"
 EOF
   chmod +x "$tools/bin/go"
@@ -159,6 +165,23 @@ go_judges() {
   say "building the judges of the audit log"
   (cd "$judges" && quietly "$tools/bin/go" build -o "$tools/bin/judges" .) || die "go build failed in tests/judges"
   (cd "$judges/fsck" && quietly "$tools/bin/go" build -o "$tools/bin/fsck" github.com/transparency-dev/tessera/cmd/fsck) || die "go build of Tessera's fsck failed"
+  printf '%s\n' "$sum" >"$stamp"
+}
+
+# Vault's own core as a server (tests/vault-server), as its go.sum pins it: vetted here, where what it is compiled from is at hand. That is
+# some gigabytes, and is not kept.
+real_vault() {
+  local stamp=$tools/vaultd.sum sum caches
+  sum=$(cd "$vault_server" && { "$tools/bin/go" env GOVERSION && sha256sum main.go go.mod go.sum; })
+  if [ -x "$tools/bin/vaultd" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ]; then return; fi
+  say "building Vault's core (three minutes and more, once)"
+  caches=$tools/vaultd-caches
+  (
+    cd "$vault_server"
+    export CLAVIGER_GO_CACHES=$caches
+    quietly "$tools/bin/go" build -o "$tools/bin/vaultd" . && quietly "$tools/bin/go" vet .
+  ) || die "go build or go vet failed in tests/vault-server"
+  rm -rf "$caches"
   printf '%s\n' "$sum" >"$stamp"
 }
 
@@ -193,6 +216,17 @@ second_module() {
   cp "$build/debug/libkryoptic_pkcs11.so" "$module"
   rm -rf "$build"
   printf '%s\n' "$sum" >"$stamp"
+}
+
+# ministack, a KMS that nobody here wrote, as tests/emulators pins it, apart from the verifiers.
+kms_emulator() {
+  local venv=$tools/emulators wanted=$emulators/requirements.txt
+  if cmp -s "$wanted" "$venv/installed.txt" && [ -x "$venv/bin/ministack" ]; then return; fi
+  say "installing the KMS emulator ministack into target/test-tools/emulators"
+  rm -rf "$venv"
+  quietly python3 -m venv "$venv" || die "python3 -m venv failed"
+  quietly "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps -r "$wanted" || die "pip install ministack failed"
+  cp "$wanted" "$venv/installed.txt"
 }
 
 dependency_checker() {

@@ -39,7 +39,7 @@ formatted() { cargo fmt --all --check && cargo fmt --manifest-path audit/fuzz/Ca
 
 go_is_formatted() {
   local unformatted
-  unformatted=$("$(go env GOROOT)/bin/gofmt" -l tests/judges)
+  unformatted=$("$(go env GOROOT)/bin/gofmt" -l tests/judges tests/vault-server)
   [ -z "$unformatted" ] || { printf 'run gofmt -w on:\n%s\n' "$unformatted" >&2; return 1; }
 }
 

@@ -4,6 +4,7 @@
 //! times come from records or arguments. The format is specified in this package's `README.md`.
 
 pub mod algorithm;
+pub mod backend;
 pub mod checkpoint;
 pub mod command;
 pub mod event;

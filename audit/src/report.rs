@@ -3,6 +3,7 @@
 //! In scope: wording and layout; the first line of the text is the verdict. Out of scope: finding anything out ([`crate::verify`]).
 
 mod github;
+mod reconciled;
 mod summary;
 
 use std::fmt::Write as _;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::event::LogKind;
+use crate::verify::reconcile::Reconciliation;
 use crate::verify::{Finding, ForkFile, LogReport, Report, Rotation, Verdict};
 
 pub use github::github;
@@ -31,6 +33,8 @@ struct Json<'r> {
     more_findings: u64,
     fork_proofs: &'r [ForkFile],
     #[serde(skip_serializing_if = "Option::is_none")]
+    reconciliation: Option<&'r Reconciliation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     rotations: Option<&'r [Rotation]>,
 }
 
@@ -46,6 +50,7 @@ pub fn json(report: &Report, with_rotations: bool) -> serde_json::Result<String>
         findings: report.findings.list(),
         more_findings: report.findings.more(),
         fork_proofs: &report.fork_proofs,
+        reconciliation: report.reconciliation.as_ref(),
         rotations: with_rotations.then_some(report.rotations.as_slice()),
     };
     Ok(serde_json::to_string_pretty(&value)? + "\n")
@@ -59,12 +64,14 @@ pub fn text(report: &Report, with_rotations: bool) -> String {
         lines.push("use logs were not checked (--keys-only)".to_owned());
     }
     lines.extend(report.pinned_by.iter().map(|pin| format!("pinned by {pin}")));
+    lines.extend(report.reconciliation.iter().flat_map(reconciled::lines));
     for finding in report.findings.list() {
         finding_lines(finding, &mut lines);
     }
     if report.findings.more() > 0 {
         lines.push(format!("and {} more findings", report.findings.more()));
     }
+    lines.extend(report.reconciliation.iter().flat_map(reconciled::allowed));
     lines.extend(report.fork_proofs.iter().map(fork_line));
     if with_rotations {
         report.rotations.iter().for_each(|rotation| rotation_lines(rotation, &mut lines));

@@ -41,6 +41,26 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
+    /// A time as other programs write it (RFC 3339): any number of decimals, of which three count, and any offset.
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let (seconds, rest) = text.split_at_checked("2026-01-31T12:00:00".len())?;
+        let (decimals, zone) = match rest.strip_prefix('.') {
+            Some(rest) => rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count()),
+            None => ("000", rest),
+        };
+        let local: Self = format!("{seconds}.{:0<3}Z", decimals.get(..3).or((!decimals.is_empty()).then_some(decimals))?).parse().ok()?;
+        let east = match zone.as_bytes() {
+            [b'Z' | b'z'] => return Some(local),
+            [b'+', ..] => true,
+            [b'-', ..] => false,
+            _ => return None,
+        };
+        // The offset is read as the time of a day.
+        let offset = zone.get(1..).and_then(|zone| format!("1970-01-01T{zone}:00.000Z").parse::<Self>().ok())?;
+        let offset = Duration::from_millis(offset.0.unsigned_abs());
+        Some(if east { local - offset } else { local + offset })
+    }
+
     /// How long after `earlier` this is; zero if it is not later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -240,6 +260,21 @@ mod tests {
             "",
         ] {
             assert!(other.parse::<Timestamp>().is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn other_programs_write_the_same_time_in_many_ways() {
+        let time: Timestamp = "2026-11-23T00:51:03.120Z".parse().unwrap();
+        for text in
+            ["2026-11-23T00:51:03.12Z", "2026-11-23T00:51:03.120999999Z", "2026-11-23T02:51:03.12+02:00", "2026-11-22T19:21:03.120-05:30"]
+        {
+            assert_eq!(Timestamp::from_rfc3339(text), Some(time), "{text}");
+        }
+        assert_eq!(Timestamp::from_rfc3339("2026-11-23T00:51:03Z"), Some(time - Duration::from_millis(120)));
+        for bad in ["", "2026-11-23", "2026-11-23T00:51:03", "2026-11-23T00:51:03.Z", "2026-11-23T00:51:03+2", "2026-11-23T00:51:0\u{e9}Z"]
+        {
+            assert_eq!(Timestamp::from_rfc3339(bad), None, "{bad}");
         }
     }
 

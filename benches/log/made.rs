@@ -14,7 +14,7 @@ use claviger::journal::SEGMENT_BYTES;
 use claviger_audit::checkpoint::Checkpoint;
 use claviger_audit::event::{
     Event, KeyCreated, KeyPublished, KeyRequested, KeyRotated, KeyringCreated, KeyringTiming, KeysSeen, LogCreated, LogKind, LogSegment,
-    Purpose, RotationReason, Sign,
+    RotationReason, Sign,
 };
 use claviger_audit::jwk::PublicKey;
 use claviger_audit::keyrings::Keyrings;
@@ -121,17 +121,8 @@ fn key_events(keys: &mut Writer, time: Timestamp) -> Outcome<String> {
     let (kid, key) = (jwk.thumbprint(), KeyName::new("bench", KEYRING, 1, 1)?);
     let (keyring, keystore) = (|| KEYRING.to_owned(), || "hsm".to_owned());
     let (algorithm, timing) = (Algorithm::EdDSA, settings::timing());
-    let issuer_url = Some("https://auth.example.org".to_owned());
     let events = [
-        Event::KeyringCreated(KeyringCreated {
-            keyring: keyring(),
-            purpose: Purpose::Jwt,
-            issuer: Some("main".to_owned()),
-            issuer_url,
-            typ: Some("at+jwt".to_owned()),
-            algorithm,
-            keystore: keystore(),
-        }),
+        Event::KeyringCreated(KeyringCreated { keyring: keyring(), ..settings::keyring() }),
         Event::KeyringTiming(KeyringTiming { keyring: keyring(), timing }),
         Event::KeyRequested(KeyRequested { key: key.clone(), keyring: keyring(), keystore: keystore(), algorithm }),
         Event::KeyCreated(KeyCreated {
@@ -141,6 +132,7 @@ fn key_events(keys: &mut Writer, time: Timestamp) -> Outcome<String> {
             locator: "02".to_owned(),
             attributes: BTreeMap::new(),
             backend_request: None,
+            self_test: None,
         }),
         Event::KeyPublished(KeyPublished { kid: kid.clone(), earliest_activation: time + timing.lead(), timing: 2 }),
         Event::KeyRotated(KeyRotated {

@@ -111,7 +111,7 @@ fn settings(args: &Args, file: &Path) -> Result<TrialSettings, Failure> {
     let (module, token, pin, configured) = match (&args.keystore, &args.module, &args.token, &args.pin_file) {
         (Some(name), None, None, None) => {
             let config = super::config::load(file)?;
-            let missing = || Failure::new(exit::NOT_FOUND, format!("{} has no keystore {name:?}", file.display()));
+            let missing = || Failure::new(exit::NOT_FOUND, format!("{} has no keystore {name:?} that is a token", file.display()));
             let (module, token, pin) = hsm::keystore(&config, name).ok_or_else(missing)?;
             (module, token, pin, Some(config.state))
         }

@@ -106,14 +106,14 @@ async fn list(client: &Client, format: Format) -> Outcome {
             cell(&keyring["keyring"]),
             cell(&keyring["purpose"]),
             cell(&keyring["algorithm"]),
-            cell(&keyring["keystore"]),
+            [&keyring["keystore"], &keyring["standby_keystore"]].map(cell).join(" ").trim_end().to_owned(),
             if keyring["retired"].is_null() { cell(&keyring["active"]) } else { "retired".to_owned() },
             count("published"),
             count("retiring"),
             cell(&keyring["next_rotation"]),
         ]
     });
-    let head = ["keyring", "purpose", "algorithm", "keystore", "active key", "standby", "retiring", "next rotation"];
+    let head = ["keyring", "purpose", "algorithm", "keystores", "active key", "standby", "retiring", "next rotation"];
     output::table(&head, rows.collect(), "There is no keyring that you may see.");
     Ok(exit::OK)
 }
@@ -123,8 +123,8 @@ async fn show(client: &Client, keyring: &str, format: Format) -> Outcome {
     if format == Format::Json {
         return Ok(output::json(&answer));
     }
-    for name in ["keyring", "purpose", "issuer", "typ", "algorithm", "keystore", "active", "next_rotation", "retired"] {
-        output::line(format_args!("{name:>14}  {}", cell(&answer[name])));
+    for name in ["keyring", "purpose", "issuer", "typ", "algorithm", "keystore", "standby_keystore", "active", "next_rotation", "retired"] {
+        output::line(format_args!("{name:>16}  {}", cell(&answer[name])));
     }
     if let Some(settings) = answer["timing"]["settings"].as_object() {
         let seconds = |value: &Value| {
@@ -150,5 +150,8 @@ async fn plan(client: &Client, keyring: &str, format: Format) -> Outcome {
     }
     output::line(format_args!("now {}", cell(&answer["now"])));
     verb::draw(&answer["entries"], &answer["clock_paused"]);
+    for risk in answer["risks"].as_array().into_iter().flatten() {
+        output::line(format_args!("{}: {}", cell(&risk["code"]), cell(&risk["detail"])));
+    }
     Ok(exit::OK)
 }

@@ -51,6 +51,11 @@ pub struct Effective {
 pub enum EffectiveKeystore {
     /// A token of a PKCS#11 module.
     Pkcs11(EffectivePkcs11),
+    /// An account of AWS KMS.
+    #[cfg(feature = "aws-kms")]
+    AwsKms(EffectiveAwsKms),
+    /// A transit engine of a Vault or OpenBao.
+    Vault(EffectiveVault),
 }
 
 /// A PKCS#11 token, explained.
@@ -68,6 +73,47 @@ pub struct EffectivePkcs11 {
     pub omits: Vec<String>,
 }
 
+/// An account of AWS KMS, explained.
+#[cfg(feature = "aws-kms")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EffectiveAwsKms {
+    /// Its number.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// Where KMS is asked instead of at AWS's own address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Where STS is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sts_endpoint: Option<String>,
+    /// The profile that gives the credentials, instead of the chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// How long a destroyed key waits for its deletion.
+    pub deletion_window: String,
+    /// The budget of signatures, for RSA keys and for curves each.
+    pub requests_per_second: u32,
+}
+
+/// A transit engine, explained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EffectiveVault {
+    /// The server.
+    pub address: String,
+    /// Where the engine is mounted.
+    pub mount: String,
+    /// Which namespace everything is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Whom to believe who the server is.
+    pub authorities: String,
+    /// Which login, and where.
+    pub login: String,
+    /// How many signatures may be in flight.
+    pub in_flight: usize,
+}
+
 /// A keyring, explained. Durations are written as the file writes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EffectiveKeyring {
@@ -81,6 +127,9 @@ pub struct EffectiveKeyring {
     pub algorithm: String,
     /// Of the next key.
     pub keystore: String,
+    /// The other keystore, of each key for which the one before lives in `keystore`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standby_keystore: Option<String>,
     /// T: the longest life of a token or signature.
     pub life: String,
     /// D = A + S + V + R: after it every verifier has seen a change.
@@ -137,6 +186,24 @@ fn keystore(keystore: &KeystoreConfig) -> EffectiveKeystore {
             profile: pkcs11.profile.name().to_owned(),
             omits: pkcs11.profile.omits().map(str::to_owned).collect(),
         }),
+        #[cfg(feature = "aws-kms")]
+        KeystoreConfig::AwsKms(settings) => EffectiveKeystore::AwsKms(EffectiveAwsKms {
+            account: settings.account.clone(),
+            region: settings.region.clone(),
+            endpoint: settings.endpoint.clone(),
+            sts_endpoint: settings.sts_endpoint.clone(),
+            profile: settings.profile.clone(),
+            deletion_window: format!("{}d", settings.deletion_window),
+            requests_per_second: settings.requests_per_second,
+        }),
+        KeystoreConfig::Vault(vault) => EffectiveKeystore::Vault(EffectiveVault {
+            address: vault.address.to_string(),
+            mount: vault.mount.to_string(),
+            namespace: vault.namespace.as_ref().map(ToString::to_string),
+            authorities: vault.ca_file.as_ref().map_or_else(|| "the system's".to_owned(), |file| file.display().to_string()),
+            login: vault.login.to_string(),
+            in_flight: vault.in_flight,
+        }),
     }
 }
 
@@ -158,6 +225,7 @@ fn explain(config: &Config, keyring: &KeyringConfig) -> EffectiveKeyring {
         typ: keyring.profile.typ.clone(),
         algorithm: keyring.algorithm.to_string(),
         keystore: keyring.keystore.clone(),
+        standby_keystore: keyring.standby_keystore.clone(),
         life: human(timing.token_life()),
         seen_by_all: human(timing.seen_by_all()),
         lead: human(timing.lead()),

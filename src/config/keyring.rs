@@ -38,6 +38,8 @@ pub struct KeyringConfig {
     pub algorithm: Algorithm,
     /// Of the next key.
     pub keystore: String,
+    /// The other keystore, if it has two: each key is made in the one in which the key that signs is not.
+    pub standby_keystore: Option<String>,
     /// The claims that policies may read, with their Cedar types.
     pub policy_claims: BTreeMap<String, ClaimType>,
     /// What its tokens look like.
@@ -88,6 +90,13 @@ pub(super) fn keyring(name: &str, raw: RawKeyring, around: Surroundings<'_>, pro
     if let Some(keystore) = &keystore {
         refers(keystore, "keystore", around.keystores, &at.key("keystore"), problems);
     }
+    if let Some(other) = &raw.standby_keystore {
+        let place = at.key("standby_keystore");
+        refers(other, "keystore", around.keystores, &place, problems);
+        if keystore.as_ref() == Some(other) {
+            problems.add(&place, "is its keystore: what loses one key there loses the other too", "name another keystore, or remove it");
+        }
+    }
     let purpose = purpose?;
     let issuer = issuer(purpose, raw.issuer.clone(), around.issuers, &at.key("issuer"), problems);
     let timing = timing::timing(purpose, &raw, around.defaults, around.deadline, &at, problems);
@@ -102,6 +111,7 @@ pub(super) fn keyring(name: &str, raw: RawKeyring, around: Surroundings<'_>, pro
         issuer,
         algorithm: algorithm?,
         keystore: keystore?,
+        standby_keystore: raw.standby_keystore,
         policy_claims,
         profile: profile?,
         timing: timing?,

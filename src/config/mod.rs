@@ -46,7 +46,7 @@ pub use effective::{Effective, EffectiveKeyring, EffectiveKeystore};
 pub use error::{ConfigError, MOST_ERRORS};
 pub use issuer::{Issuer, OUR_ROUTES};
 pub use keyring::{CLAIMS_BYTES, KeyringConfig, PAYLOAD_BYTES, ProfileConfig};
-pub use keystore::{KeystoreConfig, Pkcs11Config, WORKERS};
+pub use keystore::{KeystoreConfig, Pkcs11Config, VaultConfig, WORKERS};
 pub use limits::{Limits, Subject};
 pub use listener::{Bind, CallerKind, Listener, SOCKET_MODE, Surface, TlsFiles};
 pub use witness::WitnessConfig;

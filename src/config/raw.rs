@@ -76,6 +76,18 @@ pub(super) struct RawKeystore {
     pub(super) hang_after: Option<Span>,
     pub(super) profile: Option<String>,
     pub(super) omits: Option<Vec<String>>,
+    pub(super) region: Option<String>,
+    pub(super) account: Option<String>,
+    pub(super) endpoint: Option<String>,
+    pub(super) sts_endpoint: Option<String>,
+    pub(super) deletion_window: Option<Span>,
+    pub(super) requests_per_second: Option<i64>,
+    pub(super) address: Option<String>,
+    pub(super) mount: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) ca_file: Option<String>,
+    pub(super) login: Option<RawLogin>,
+    pub(super) in_flight: Option<i64>,
 }
 
 impl RawKeystore {
@@ -90,6 +102,43 @@ impl RawKeystore {
             ("hang_after", self.hang_after.is_some()),
             ("profile", self.profile.is_some()),
             ("omits", self.omits.is_some()),
+            ("region", self.region.is_some()),
+            ("account", self.account.is_some()),
+            ("endpoint", self.endpoint.is_some()),
+            ("sts_endpoint", self.sts_endpoint.is_some()),
+            ("deletion_window", self.deletion_window.is_some()),
+            ("requests_per_second", self.requests_per_second.is_some()),
+            ("address", self.address.is_some()),
+            ("mount", self.mount.is_some()),
+            ("namespace", self.namespace.is_some()),
+            ("ca_file", self.ca_file.is_some()),
+            ("login", self.login.is_some()),
+            ("in_flight", self.in_flight.is_some()),
+        ];
+        settings.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLogin {
+    pub(super) r#type: Option<String>,
+    pub(super) role_id: Option<String>,
+    pub(super) secret_id_file: Option<String>,
+    pub(super) role: Option<String>,
+    pub(super) token_file: Option<String>,
+    pub(super) mount: Option<String>,
+}
+
+impl RawLogin {
+    /// The settings that the file gives, whatever their value, but for `type`.
+    pub(super) fn present(&self) -> Vec<&'static str> {
+        let settings = [
+            ("role_id", self.role_id.is_some()),
+            ("secret_id_file", self.secret_id_file.is_some()),
+            ("role", self.role.is_some()),
+            ("token_file", self.token_file.is_some()),
+            ("mount", self.mount.is_some()),
         ];
         settings.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
     }
@@ -131,6 +180,7 @@ pub(super) struct RawKeyring {
     pub(super) issuer: Option<String>,
     pub(super) algorithm: Option<String>,
     pub(super) keystore: Option<String>,
+    pub(super) standby_keystore: Option<String>,
     #[serde(default)]
     pub(super) policy_claims: BTreeMap<String, String>,
     pub(super) profile: Option<RawProfile>,

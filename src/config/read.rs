@@ -67,7 +67,10 @@ fn refuse_unbuilt_keystores(root: &mut DeTable<'_>, problems: &mut Problems<'_>)
     let unbuilt: Vec<(String, String)> = all.filter(|(_, kind)| !KINDS.contains(&kind.as_str())).collect();
     for (name, kind) in unbuilt {
         let place = Place::of("keystore").key(&name).key("type");
-        let remedy = format!("write one of {}", KINDS.join(", "));
+        let remedy = match kind.as_str() {
+            "aws-kms" => "build Claviger with the feature aws-kms, which is on by default".to_owned(),
+            _ => format!("write one of {}", KINDS.join(", ")),
+        };
         problems.add(&place, format!("{kind:?} is not a keystore that this build has"), remedy);
         keystores.remove(name.as_str());
     }
@@ -220,12 +223,13 @@ mod tests {
 
     #[test]
     fn a_keystore_that_is_not_built_is_one_clear_error() {
-        let text = "[keystore.v]\ntype = 'vault'\naddress = 'https://v'\nlogin = { type = 'approle' }\n[keystore.k]\ntype = 'aws-kms'\n";
+        let text = "[keystore.v]\ntype = 'azure'\naddress = 'https://v'\nlogin = { type = 'approle' }\n[keystore.k]\ntype = 'yubihsm'\n";
+        let known = KINDS.join(", ");
         assert_eq!(
             errors(text),
             [
-                "line 2: keystore.v.type: \"vault\" is not a keystore that this build has; write one of pkcs11",
-                "line 6: keystore.k.type: \"aws-kms\" is not a keystore that this build has; write one of pkcs11",
+                format!("line 2: keystore.v.type: \"azure\" is not a keystore that this build has; write one of {known}"),
+                format!("line 6: keystore.k.type: \"yubihsm\" is not a keystore that this build has; write one of {known}"),
             ]
         );
     }

@@ -10,15 +10,19 @@ use claviger_audit::event::Purpose;
 use proptest::prelude::*;
 
 use super::*;
+use crate::keystore::aws_kms::AwsKmsSettings;
 use crate::keystore::pkcs11::{DeviceProfile, TokenSelector};
+use crate::keystore::vault::VaultLogin;
 use crate::policy::{CallerAttributes, ClaimType};
 use crate::secret::SecretFile;
 
+mod aws_kms;
 mod impossible;
 mod keyrings;
 mod keystores;
 mod listeners;
 mod refusals;
+mod vault;
 
 /// The example with everything switched on.
 static EXAMPLE: LazyLock<String> = LazyLock::new(|| {
@@ -66,7 +70,28 @@ fn the_example_is_what_it_says() {
         hang_after: Duration::from_secs(10),
         profile: DeviceProfile::default(),
     });
-    assert_eq!(config.keystores, BTreeMap::from([("hsm".to_owned(), hsm)]));
+    let kms = KeystoreConfig::AwsKms(AwsKmsSettings {
+        region: "eu-central-1".into(),
+        account: "111122223333".into(),
+        endpoint: Some("https://vpce-0123.kms.eu-central-1.vpce.amazonaws.com".into()),
+        sts_endpoint: Some("https://sts.eu-central-1.amazonaws.com".into()),
+        profile: Some("claviger".into()),
+        deletion_window: 30,
+        requests_per_second: 500,
+    });
+    let vault = KeystoreConfig::Vault(VaultConfig {
+        address: "https://vault.example.org:8200".parse().unwrap(),
+        mount: "transit".parse().unwrap(),
+        namespace: Some("team-a".parse().unwrap()),
+        ca_file: Some("/etc/claviger/tls/vault-ca.pem".into()),
+        login: VaultLogin::AppRole {
+            mount: "approle".parse().unwrap(),
+            role_id: "4b6b7f4c-a9b6-4b3f-9b7a-52a2ad27ec5e".into(),
+            secret_id: SecretFile::new("/run/credentials/claviger/secret-id", Some(Path::new("/run/credentials/claviger"))),
+        },
+        in_flight: 64,
+    });
+    assert_eq!(config.keystores, BTreeMap::from([("hsm".to_owned(), hsm), ("kms".to_owned(), kms), ("vault".to_owned(), vault)]));
     let tokens = &config.keyrings["access-tokens"];
     assert_eq!((tokens.purpose, tokens.algorithm, tokens.issuer.as_deref()), (Purpose::Jwt, Algorithm::ES256, Some("main")));
     assert_eq!(tokens.profile.claim_types["tenant"], ClaimType::String);
@@ -98,11 +123,14 @@ fn the_example_holds_every_setting() {
 }
 
 #[test]
-fn what_is_switched_off_is_a_keyring_witnesses_a_listener_and_a_default() {
+fn what_is_switched_off_is_a_keystore_a_keyring_witnesses_a_listener_and_a_default() {
     let shipped = parse(SHIPPED).expect("right as it is");
     let mut whole = example();
     whole.keyrings.remove("webhooks");
     whole.witnesses = None;
+    whole.keyrings.get_mut("access-tokens").expect("it is there").standby_keystore = None;
+    whole.keystores.remove("kms");
+    whole.keystores.remove("vault");
     whole.listeners.pop();
     assert_eq!(Config { sha256: shipped.sha256, ..whole }, shipped);
 }
@@ -182,7 +210,7 @@ fn changes_are_sorted_by_when_they_take_effect() {
         .replace("[keyring.webhooks", "[keyring.hooks")
         .replace("algorithm = \"ES256\"", "algorithm = \"ES384\"")
         .replace("tenant = \"t1\"", "tenant = \"t3\"")
-        .replace("in_flight = 64", "in_flight = 65")
+        .replacen("in_flight = 64", "in_flight = 65", 1)
         .replace("node = \"a\"", "node = \"b\"")
         .replace("workers = 2", "workers = 3")
         .replace("127.0.0.1:9090", "127.0.0.1:9091");
@@ -196,7 +224,7 @@ fn changes_are_sorted_by_when_they_take_effect() {
     let in_force = new.clone().until_restart(&old);
     assert_eq!(Changes::between(&in_force, &new), Changes { restart: changes.restart, ..Changes::default() });
     let only = Config { keystores: BTreeMap::new(), ..old.clone() };
-    assert_eq!(Changes::between(&old, &only).restart, ["keystore.hsm"]);
+    assert_eq!(Changes::between(&old, &only).restart, ["keystore.hsm", "keystore.kms", "keystore.vault"]);
 }
 
 #[test]

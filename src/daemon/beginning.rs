@@ -72,7 +72,7 @@ pub(super) fn start_checkpoints(coverage: Coverage, keystores: &Keystores, clock
 }
 
 /// The first records of this run: the start and what is in force.
-pub(super) fn first_records(keys: &KeyLog, config: &Config, policies: Option<Event>) -> Result<Vec<Event>, StartError> {
+pub(super) fn first_records(keys: &KeyLog, config: &Config, in_flight: u64, policies: Option<Event>) -> Result<Vec<Event>, StartError> {
     let mut wishes = setup::wishes(config);
     let snapshot = keys.snapshot();
     for keyring in reconcile::take_retired(&snapshot.keyrings, &mut wishes) {
@@ -82,11 +82,8 @@ pub(super) fn first_records(keys: &KeyLog, config: &Config, policies: Option<Eve
     for keyring in reconcile::missing(&snapshot.keyrings, &wishes) {
         tracing::warn!(keyring, "not in the configuration; it goes on until `keyring retire` ends it");
     }
-    let start = DaemonStart {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        unclean: snapshot.keyrings.is_running(&config.node),
-        in_flight: config.keystores.len() as u64 * crate::keystore::pkcs11::QUEUE as u64,
-    };
+    let start =
+        DaemonStart { version: env!("CARGO_PKG_VERSION").to_owned(), unclean: snapshot.keyrings.is_running(&config.node), in_flight };
     let mut events = vec![Event::DaemonStart(start), config_event(config)];
     events.extend(policies);
     events.extend(changes);

@@ -12,9 +12,11 @@ use arc_swap::ArcSwap;
 use claviger_audit::event::{DaemonStop, Event};
 use claviger_audit::record::Asked;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::calls::{Calls, most_in_flight};
 use crate::clock::Clock;
 use crate::clock_watch::ClockWatch;
 use crate::config::{Config, TlsFiles, files};
@@ -116,6 +118,7 @@ struct Daemon {
     rotator: Arc<Rotator>,
     health: Arc<Health>,
     keystores: Keystores,
+    calls: Arc<Calls>,
     keys: KeyLog,
     uses: UseLog,
     checkpoints: [Checkpointer; 2],
@@ -141,8 +144,7 @@ impl Daemon {
         let (keys, uses, use_log) = open_logs(&config, &state, &clock)?;
         let keystores = setup::keystores(&config, &clock);
         let checkpoints = [start_checkpoints(keys.coverage, &keystores, &clock)?, start_checkpoints(uses.coverage, &keystores, &clock)?];
-        let (keys, uses) = (keys.log, uses.log);
-        let stop = CancellationToken::new();
+        let (keys, uses, stop) = (keys.log, uses.log, CancellationToken::new());
         let logs = [(checkpoints[0].clone(), keys.standing().clone()), (checkpoints[1].clone(), uses.standing().clone())];
         let witnesses = outside::start_witnesses(&config, logs, &clock, &stop)?;
         let logbook = outside::open_logbook(&config, &checkpoints[0], witnesses.as_deref())?;
@@ -153,15 +155,15 @@ impl Daemon {
         let loaded = policies.as_ref().ok().map(policy_event);
         let rules = setup::rules(&config, policies.inspect_err(|error| tracing::error!("{error}")).ok());
         let pseudonyms = Arc::new(Pseudonyms::new(setup::subject_mode(&config), &config.state));
+        let (calls, watch) = (Arc::new(Calls::new(uses.clone(), &keystores)), Arc::new(ClockWatch::start(clock.clone())));
         let signer = Arc::new(Signer::new(
             (keys.clone(), uses.clone()),
-            keystores.clone(),
+            (keystores.clone(), calls.clone()),
             rules,
             (pseudonyms.clone(), per_caller(&config)),
             (clock.clone(), metrics.clone()),
         ));
         let (reload, reloads) = mpsc::channel(RELOADS);
-        let watch = Arc::new(ClockWatch::start(clock.clone()));
         let operator = Arc::new(Operator {
             keys: keys.clone(),
             uses: uses.clone(),
@@ -172,6 +174,7 @@ impl Daemon {
             wake: wake.clone(),
             clock: clock.clone(),
             watch: watch.clone(),
+            health: health.clone(),
             node: config.node.clone(),
             own_uid: rustix::process::geteuid().as_raw(),
             witnesses,
@@ -195,6 +198,7 @@ impl Daemon {
             uses: uses.clone(),
             node: config.node.clone(),
             keystores: keystores.clone(),
+            calls: calls.clone(),
             health: health.clone(),
             publisher: publisher.clone(),
             clock: clock.clone(),
@@ -229,13 +233,12 @@ impl Daemon {
             metrics,
             clock,
         });
-        let mut unrecorded = Some(first_records(&keys, &config, loaded)?);
+        let mut unrecorded = Some(first_records(&keys, &config, most_in_flight(&keystores), loaded)?);
         if app.operator.witnesses.is_none() {
             record_start(&keys, &uses, &config.node, unrecorded.take()).await?;
         }
-        let tls = listeners::TlsSlots::default();
-        let config_file = config_file.to_owned();
-        Ok(Self { config_file, config, app, rotator, health, keystores, keys, uses, checkpoints, tls, reloads, stop, unrecorded })
+        let (tls, config_file) = (listeners::TlsSlots::default(), config_file.to_owned());
+        Ok(Self { config_file, config, app, rotator, health, keystores, calls, keys, uses, checkpoints, tls, reloads, stop, unrecorded })
     }
 
     async fn run(mut self) -> Result<Ended, StartError> {
@@ -275,7 +278,7 @@ impl Daemon {
         tasks.spawn(async move {
             while !stopped.is_cancelled() {
                 tokio::select! { () = stopped.cancelled() => {}, () = tokio::time::sleep(FLUSH_EVERY) => {} }
-                signer.flush_counts();
+                signer.flush_counts().await;
             }
         });
     }
@@ -371,7 +374,9 @@ impl Daemon {
 
     /// Flush, last records, last checkpoints, and the logs closed. Sessions close with the process.
     async fn close(self, ended: Ended) {
-        self.app.signer.flush_counts();
+        self.app.signer.flush_counts().await;
+        // A caller that left does not end the call that was made for it.
+        self.calls.finish(self.config.limits.deadline).await;
         if let Err(error) = self.checkpoints[1].checkpoint_now().await {
             tracing::debug!(%error, "no checkpoint before the last records");
         }
@@ -402,9 +407,12 @@ impl Daemon {
 /// Before a process ends: a keystore that is in the middle of a login may be left in pieces (SoftHSM is), and the PIN counts as tried. Its
 /// answer says that it is not.
 async fn last_answers(keystores: &Keystores) {
+    let mut answers = JoinSet::new();
     for keystore in keystores.values() {
-        let _ = tokio::time::timeout(LAST_ANSWER, keystore.health()).await;
+        let keystore = keystore.clone();
+        answers.spawn(async move { tokio::time::timeout(LAST_ANSWER, keystore.health()).await.is_ok() });
     }
+    answers.join_all().await;
 }
 
 fn request_limits(config: &Config) -> RequestLimits {

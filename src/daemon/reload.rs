@@ -10,7 +10,7 @@ use claviger_audit::record::Asked;
 use serde_json::{Value, json};
 
 use super::{Daemon, config_event, lines, listeners, load_policies, policy_event, setup};
-use crate::config::{Changes, Config};
+use crate::config::{Changes, Config, KeyringConfig};
 use crate::refusal::{Code, Refusal};
 use crate::rotation::reconcile;
 use crate::signer::append_refusal;
@@ -40,12 +40,10 @@ async fn try_reload(daemon: &mut Daemon) -> Result<Value, Refusal> {
     let wishes = setup::wishes(&config);
     let events = reconcile::reconcile(&snapshot.keyrings, &wishes).map_err(|conflicts| refused(lines(&conflicts)))?;
     let missing: Vec<String> = reconcile::missing(&snapshot.keyrings, &wishes).into_iter().map(str::to_owned).collect();
-    let unopened = config.keyrings.values().find(|keyring| !daemon.keystores.contains_key(&keyring.keystore));
-    if let Some(keyring) = unopened {
-        return Err(refused(format!(
-            "keyring {:?} is to use keystore {:?}, which is opened at a restart only",
-            keyring.name, keyring.keystore
-        )));
+    let keystores = |keyring: &KeyringConfig| [Some(keyring.keystore.clone()), keyring.standby_keystore.clone()].into_iter().flatten();
+    let mut used = config.keyrings.values().flat_map(|keyring| keystores(keyring).map(|keystore| (&keyring.name, keystore)));
+    if let Some((keyring, keystore)) = used.find(|(_, keystore)| !daemon.keystores.contains_key(keystore)) {
+        return Err(refused(format!("keyring {keyring:?} is to use keystore {keystore:?}, which is opened at a restart only")));
     }
     let mut pairs = Vec::new();
     for (files, slot) in &daemon.tls {

@@ -12,12 +12,15 @@ use claviger_audit::keyrings::{Keyring, Keyrings};
 use claviger_audit::trust::{Policy, Witness};
 
 use crate::clock::Clock;
-use crate::config::{Bind, Config, KeyringConfig, KeystoreConfig, Pkcs11Config, Subject, Surface, WitnessConfig, files};
+use crate::config::{Bind, Config, KeyringConfig, KeystoreConfig, Pkcs11Config, Subject, Surface, VaultConfig, WitnessConfig, files};
 use crate::http::public::IssuerPage;
 use crate::http::{Callers, PublicRoutes};
 use crate::journal::pseudonym::SubjectMode;
 use crate::keystore::Keystore;
+#[cfg(feature = "aws-kms")]
+use crate::keystore::aws_kms::AwsKmsKeystore;
 use crate::keystore::pkcs11::{Pkcs11Keystore, Pkcs11Settings};
+use crate::keystore::vault::{self, VaultKeystore, VaultSettings};
 use crate::policy::{self, JwsProfile, KeyringFacts, PolicyErrors, PolicySet, Profile, Vocabulary};
 use crate::rotation::reconcile::KeyringWish;
 use crate::signer::{KeyringRules, Keystores, Rules, Shape};
@@ -33,6 +36,7 @@ pub fn wishes(config: &Config) -> Vec<KeyringWish> {
         typ: keyring.profile.typ.clone(),
         algorithm: keyring.algorithm,
         keystore: keyring.keystore.clone(),
+        standby_keystore: keyring.standby_keystore.clone(),
         timing: keyring.timing,
     });
     wishes.collect()
@@ -143,6 +147,9 @@ pub fn keystores(config: &Config, clock: &Arc<dyn Clock>) -> Keystores {
 fn open(settings: &KeystoreConfig, config: &Config, clock: &Arc<dyn Clock>) -> Arc<dyn Keystore> {
     match settings {
         KeystoreConfig::Pkcs11(pkcs11) => Arc::new(Pkcs11Keystore::open(pkcs11_settings(pkcs11, config), clock.clone())),
+        #[cfg(feature = "aws-kms")]
+        KeystoreConfig::AwsKms(settings) => Arc::new(AwsKmsKeystore::open(settings.clone(), clock.clone())),
+        KeystoreConfig::Vault(vault) => Arc::new(VaultKeystore::open(vault_settings(vault), clock.clone())),
     }
 }
 
@@ -156,6 +163,25 @@ fn pkcs11_settings(pkcs11: &Pkcs11Config, config: &Config) -> Pkcs11Settings {
         state: config.state.clone(),
         queue_wait: pkcs11.queue_wait,
         hang_after: pkcs11.hang_after,
+    }
+}
+
+/// The certificates of authorities are read here; that they cannot be used is for the keystore to tell, as everything else that is wrong with it.
+pub fn vault_settings(config: &VaultConfig) -> VaultSettings {
+    let tls = match &config.ca_file {
+        None => vault::tls_config(None),
+        Some(file) => {
+            let bytes = files::bytes(file).map_err(|error| error.to_string());
+            bytes.and_then(|bytes| vault::tls_config(Some(&bytes)).map_err(|error| format!("ca_file {}: {error}", file.display())))
+        }
+    };
+    VaultSettings {
+        address: config.address.clone(),
+        mount: config.mount.clone(),
+        namespace: config.namespace.clone(),
+        tls,
+        login: config.login.clone(),
+        in_flight: config.in_flight,
     }
 }
 

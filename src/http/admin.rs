@@ -69,7 +69,9 @@ async fn plan(State(app): State<App>, Path(keyring): Path<String>, request: Requ
         let entries = timeline::timeline(&snapshot.keyrings, &keyring, now);
         let entries: Vec<Value> = entries.iter().map(views::entry).collect();
         let paused = app.operator.watch.is_paused();
-        Ok(json(StatusCode::OK, &json!({ "keyring": keyring, "now": now.to_string(), "clock_paused": paused, "entries": entries })))
+        let risks: Vec<Value> = app.readiness.risks_of(Some(&keyring)).iter().map(views::risk).collect();
+        let body = json!({ "keyring": keyring, "now": now.to_string(), "clock_paused": paused, "entries": entries, "risks": risks });
+        Ok(json(StatusCode::OK, &body))
     })
     .await
 }

@@ -44,9 +44,9 @@ pub enum CheckError {
     Start(String),
 }
 
-/// What is in the configuration's keystore of this name; `None` if it has none.
+/// What is in the configuration's keystore of this name; `None` if it has none that is a token.
 pub fn keystore(config: &Config, name: &str) -> Option<(PathBuf, TokenSelector, SecretFile)> {
-    let KeystoreConfig::Pkcs11(pkcs11) = config.keystores.get(name)?;
+    let KeystoreConfig::Pkcs11(pkcs11) = config.keystores.get(name)? else { return None };
     Some((pkcs11.module.clone(), pkcs11.token.clone(), pkcs11.pin.clone()))
 }
 

@@ -16,7 +16,11 @@ use claviger_audit::names::KeyName;
 
 use crate::clock::Monotonic;
 
+#[cfg(feature = "aws-kms")]
+pub mod aws_kms;
 pub mod pkcs11;
+pub mod spki;
+pub mod vault;
 
 /// A boxed future, so that the port can be used as `Arc<dyn Keystore>`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -162,9 +166,18 @@ pub enum KeystoreError {
     /// No key has this locator. (An empty search right after a session error is not this.)
     #[error("the key is gone from its keystore: {0}")]
     Gone(String),
-    /// The deadline passed before an answer; a late answer is dropped and counted.
+    /// The call was made, and no complete answer came within the deadline: nobody knows whether there is a signature. It is counted, and may
+    /// be made again.
     #[error("the keystore did not answer within the deadline")]
     Unanswered,
+    /// The keystore says that it signed, and the answer cannot be used: it is by another version of the key, or is no signature in form.
+    #[error("the keystore's answer cannot be used: {reason}")]
+    Unusable {
+        /// What is wrong with it.
+        reason: String,
+        /// The backend's own request id, where it has one: its record shows a signature.
+        backend_request: Option<String>,
+    },
     /// The queue is full or the deadline cannot be met: refused before the keystore was asked.
     #[error("the keystore's queue is full")]
     Overloaded,
@@ -208,4 +221,8 @@ pub trait Keystore: Send + Sync {
 
     /// What is known without asking: for records, metrics and readiness.
     fn condition(&self) -> Condition;
+
+    /// Whether the backend writes down each signature by itself, under the request id that [`Signature::backend_request`] names: CloudTrail
+    /// and the audit devices of Vault do, PKCS#11 has nothing of the kind.
+    fn keeps_record(&self) -> bool;
 }

@@ -9,7 +9,7 @@
 //! keystore never delays a withdrawal and never blocks a keyring that lives elsewhere. The earliest date of the rest is the wake: it lies
 //! in the future because it is not due, and passing it changes the plan because a step hangs on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use claviger_audit::event::{Event, KeyAbandoned, KeyPublished, KeyRequested, KeyRotated, KeyWithdrawn, RotationReason};
@@ -21,11 +21,15 @@ use claviger_audit::{Algorithm, Timestamp};
 /// What the shell knows and the log does not.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditions<'a> {
-    /// Keystores whose last call failed, and when to ask each again. An entry goes when the keystore answers.
+    /// Keystores whose last call failed, and when to ask each again. An entry goes when the keystore answers, and not before: health is
+    /// asked all the time.
     pub unavailable: &'a BTreeMap<String, Timestamp>,
     /// Keys that their keystore refused to make or destroy while it works for others, and when to ask for each again: else one key
     /// that it never will make would keep all others of that keystore waiting.
     pub refused: &'a BTreeMap<KeyName, Timestamp>,
+    /// Keystores in which a step is under way: each does one at a time, so that a key is never made or destroyed twice at once. The end of
+    /// the step changes the plan.
+    pub busy: &'a BTreeSet<String>,
     /// Whether dates count.
     pub dates: DateGate,
     /// Random, for the name of a key that may be requested now.
@@ -107,7 +111,7 @@ pub fn plan<'a>(keyrings: &'a Keyrings, now: Timestamp, conditions: &'a Conditio
 pub fn sets_to_serve(keyrings: &Keyrings, conditions: &Conditions<'_>) -> Vec<SetName> {
     let waits = |keyring: &Keyring| {
         let refused = keyring.pending().filter_map(|key| key.name.as_ref()).any(|name| conditions.refused.contains_key(name));
-        let dead = conditions.unavailable.contains_key(&keyring.keystore);
+        let dead = conditions.unavailable.contains_key(keyring.next_keystore());
         // A key that exists needs its keystore no more to start; records alone do that.
         let exists = keyring.pending().any(|key| matches!(key.state, State::Created | State::Published));
         keyring.retired.is_none() && keyrings.may_bootstrap(keyring) && (exists || !(dead || refused))
@@ -117,13 +121,14 @@ pub fn sets_to_serve(keyrings: &Keyrings, conditions: &Conditions<'_>) -> Vec<Se
     keyrings.sets().into_iter().filter(may_serve).collect()
 }
 
-/// When and why the next key of a keyring becomes active, as far as the log knows: `None` while the keyring is retired or suspended, or
-/// while no key is visible everywhere.
+/// When and why the next key of a keyring becomes active, as far as the log knows: `None` while the keyring is retired or suspended, while
+/// no key is visible everywhere, or while the key that signs can and the next one could not, because its keystore does not answer.
 pub(super) fn activation<'a>(
     keyrings: &'a Keyrings,
     keyring: &'a Keyring,
     now: Timestamp,
     dates: DateGate,
+    unavailable: &BTreeMap<String, Timestamp>,
 ) -> Option<(Timestamp, &'a Key, RotationReason)> {
     let settings = keyring.timing()?.timing;
     if keyring.retired.is_some() || keyring.current().is_some_and(|key| key.state == State::Suspended) {
@@ -138,7 +143,11 @@ pub(super) fn activation<'a>(
     let held = due.map_or(Some(Timestamp::default()), |due| dates.opens(due))?;
     // A standby of the old algorithm or keystore is only a fallback: a due rotation gives the new one the time to be made and to age.
     let patience = settings.lead() + Duration::from_millis(settings.provisioning_budget_ms);
+    let is_up = |key: &Key| !unavailable.contains_key(&key.keystore) && !keyrings.lost_keystores().contains(&key.keystore);
     let ready = |key: &'a Key| {
+        if !is_up(key) && keyring.current().is_some_and(is_up) {
+            return None;
+        }
         let due = due.map(|due| if keyring.fits(key) { due } else { due + patience });
         let last = keyrings.eligible_at(keyring, key, now)?.max(due.unwrap_or_default());
         Some((dates.opens(last)?.max(held), key))
@@ -207,7 +216,7 @@ impl View<'_> {
             let event = key.name.clone().map(|key| Event::KeyAbandoned(KeyAbandoned { key, reason: reason.to_owned() }));
             steps.extend(self.dated(date, event));
         }
-        if let Some((at, key, reason)) = activation(self.keyrings, keyring, self.now, self.conditions.dates) {
+        if let Some((at, key, reason)) = activation(self.keyrings, keyring, self.now, self.conditions.dates, self.conditions.unavailable) {
             steps.extend(rotated(keyring, key, reason, None, self.now).map(|event| Due { at, step: Plan::Append(event) }));
         }
         steps.extend(self.publications(keyring));
@@ -251,7 +260,7 @@ impl View<'_> {
         }
         let requested = keyring.pending().filter(|key| key.state == State::Requested);
         let creations = requested.filter_map(|key| {
-            let name = key.name.clone()?;
+            let name = key.name.clone().filter(|_| self.is_free(&key.keystore))?;
             let at = self.now.max(self.answers(&key.keystore)).max(self.accepts(&name));
             Some(Due { at, step: Plan::Create { name, algorithm: key.algorithm, keystore: key.keystore.clone() } })
         });
@@ -260,16 +269,35 @@ impl View<'_> {
 
     fn request(&self, keyring: &Keyring) -> Option<Due> {
         keyring.timing()?;
-        if keyring.pending().any(|key| keyring.fits(key)) {
+        if keyring.pending().any(|key| keyring.fits(key) && !self.is_forlorn(keyring, key)) {
             return None;
         }
         let installation = &self.keyrings.origin()?.installation;
         let number = keyring.keys.iter().map(Key::number).max().unwrap_or_default() + 1;
         // No name is left after 99,999 keys; then the keyring goes on with the keys that it has.
         let key = KeyName::new(installation, &keyring.name, number, self.conditions.claim).ok()?;
-        let (keystore, algorithm) = (keyring.keystore.clone(), keyring.algorithm);
+        let (keystore, algorithm) = (self.next_keystore(keyring).to_owned(), keyring.algorithm);
         let at = self.now.max(self.answers(&keystore));
         Some(Due { at, step: Plan::Append(Event::KeyRequested(KeyRequested { key, keyring: keyring.name.clone(), keystore, algorithm })) })
+    }
+
+    /// Where the next key is made. While nobody signs, that is the one of two keystores that answers.
+    fn next_keystore<'k>(&self, keyring: &'k Keyring) -> &'k str {
+        self.rescue(keyring).unwrap_or(keyring.next_keystore())
+    }
+
+    /// Whether a key that would do is not made, because its keystore does not answer, and nobody signs, and another one could be made at
+    /// once. There are never more than two on their way.
+    fn is_forlorn(&self, keyring: &Keyring, key: &Key) -> bool {
+        let elsewhere = self.rescue(keyring).is_some_and(|rescue| rescue != key.keystore);
+        elsewhere && key.state == State::Requested && keyring.pending().count() == 1
+    }
+
+    /// The keystore that answers, where the other of two does not and nobody signs.
+    fn rescue<'k>(&self, keyring: &'k Keyring) -> Option<&'k str> {
+        let is_up = |keystore: &str| !self.conditions.unavailable.contains_key(keystore);
+        let other = keyring.standby_keystore.as_deref()?;
+        (keyring.current().is_none() && !is_up(&keyring.keystore) && is_up(other)).then_some(other)
     }
 
     /// Steps that make keys unusable which are not needed any more.
@@ -282,9 +310,9 @@ impl View<'_> {
         keyring.keys.iter().filter_map(|key| self.destruction(key, date(key)?)).collect()
     }
 
-    /// `None` for an imported key, which lives in no keystore of ours.
+    /// `None` for an imported key, which lives in no keystore of ours, and while its keystore is busy.
     fn destruction(&self, key: &Key, date: Timestamp) -> Option<Due> {
-        let name = key.name.clone()?;
+        let name = key.name.clone().filter(|_| self.is_free(&key.keystore))?;
         let at = date.max(self.answers(&key.keystore)).max(self.accepts(&name));
         Some(Due { at, step: Plan::Destroy { name, keystore: key.keystore.clone(), locator: key.locator.clone() } })
     }
@@ -293,6 +321,10 @@ impl View<'_> {
     fn dated(&self, date: Option<Timestamp>, event: Option<Event>) -> Option<Due> {
         let at = date.map_or(Some(self.now), |date| self.conditions.dates.opens(date))?;
         Some(Due { at, step: Plan::Append(event?) })
+    }
+
+    fn is_free(&self, keystore: &str) -> bool {
+        !self.conditions.busy.contains(keystore)
     }
 
     fn answers(&self, keystore: &str) -> Timestamp {

@@ -1,6 +1,6 @@
 //! What brings the log's keyrings to those of the configuration file.
 //!
-//! In scope: the records for new keyrings, for another algorithm or keystore of the next key, and for other settings; and what no record
+//! In scope: the records for new keyrings, for another algorithm or other keystores of the next key, and for other settings; and what no record
 //! can do, because another purpose, issuer or `typ` is another keyring. Out of scope: ending a keyring (only `keyring retire` does), and
 //! whether settings can be kept ([`super::timing`]).
 
@@ -28,6 +28,8 @@ pub struct KeyringWish {
     pub algorithm: Algorithm,
     /// Of its next key.
     pub keystore: String,
+    /// The other keystore, if it is to have two.
+    pub standby_keystore: Option<String>,
     /// Its settings, solved.
     pub timing: Timing,
 }
@@ -120,10 +122,11 @@ fn events(keyring: Option<&Keyring>, wish: &KeyringWish) -> Vec<Event> {
             typ: wish.typ.clone(),
             algorithm: wish.algorithm,
             keystore: wish.keystore.clone(),
+            standby_keystore: wish.standby_keystore.clone(),
         })),
-        Some(now) if (now.algorithm, &now.keystore) != (wish.algorithm, &wish.keystore) => {
-            let (algorithm, keystore) = (wish.algorithm, wish.keystore.clone());
-            events.push(Event::KeyringChanged(KeyringChanged { keyring: name(), algorithm, keystore }));
+        Some(now) if (now.algorithm, &now.keystore, &now.standby_keystore) != (wish.algorithm, &wish.keystore, &wish.standby_keystore) => {
+            let (algorithm, keystore, standby_keystore) = (wish.algorithm, wish.keystore.clone(), wish.standby_keystore.clone());
+            events.push(Event::KeyringChanged(KeyringChanged { keyring: name(), algorithm, keystore, standby_keystore }));
         }
         Some(_) => {}
     }
@@ -156,11 +159,16 @@ mod tests {
     fn the_next_key_and_the_settings_may_change() {
         let mut story = Story::with(&[wish("tokens")]);
         let timing = Timing { token_ttl_ms: 1_000, ..wish("tokens").timing };
-        let changed = KeyringWish { algorithm: Algorithm::Ed25519, keystore: "other".into(), timing, ..wish("tokens") };
-        story.reconcile(&[changed]);
+        let (keystore, standby_keystore) = ("other".to_owned(), Some("hsm".to_owned()));
+        let changed = KeyringWish { algorithm: Algorithm::Ed25519, keystore, standby_keystore, timing, ..wish("tokens") };
+        story.reconcile(std::slice::from_ref(&changed));
         let keyring = story.keyrings.keyring("tokens").expect("exists");
-        assert_eq!((keyring.algorithm, keyring.keystore.as_str()), (Algorithm::Ed25519, "other"));
+        let recorded = (keyring.algorithm, keyring.keystore.as_str(), keyring.standby_keystore.as_deref());
+        assert_eq!(recorded, (Algorithm::Ed25519, "other", Some("hsm")));
         assert_eq!(keyring.timing().map(|in_force| in_force.timing), Some(timing));
+        assert_eq!(reconcile(&story.keyrings, std::slice::from_ref(&changed)), Ok(vec![]));
+        story.reconcile(&[KeyringWish { standby_keystore: None, ..changed }]);
+        assert_eq!(story.keyrings.keyring("tokens").and_then(|keyring| keyring.standby_keystore.as_deref()), None);
     }
 
     #[test]

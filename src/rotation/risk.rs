@@ -37,6 +37,8 @@ pub enum Code {
     KeyDrifted,
     /// The keystore of the next key does not answer, and a key is needed within D + e + G.
     KeystoreLost,
+    /// The keystore of the key that signs does not answer, and a standby that lives in another one could sign now.
+    SignerAway,
     /// The key that should sign is suspended, and scheduled rotation waits for an operator.
     Suspended,
     /// The wall clock is in doubt (I12): no dated transition happens.
@@ -53,7 +55,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoSigner,
         Self::NoStandby,
         Self::RotationOverdue,
@@ -61,6 +63,7 @@ impl Code {
         Self::WithdrawalOverdue,
         Self::KeyDrifted,
         Self::KeystoreLost,
+        Self::SignerAway,
         Self::Suspended,
         Self::ClockPaused,
         Self::SetNearlyFull,
@@ -79,6 +82,7 @@ impl Code {
             Self::WithdrawalOverdue => "withdrawal_overdue",
             Self::KeyDrifted => "key_drifted",
             Self::KeystoreLost => "keystore_lost",
+            Self::SignerAway => "signer_away",
             Self::Suspended => "suspended",
             Self::ClockPaused => "clock_paused",
             Self::SetNearlyFull => "set_nearly_full",
@@ -127,12 +131,29 @@ pub fn risks(keyrings: &Keyrings, now: Timestamp, facts: &Facts) -> Vec<Risk> {
         found.extend(drifted(keyring).map(|(key, drift)| not_as_made(keyring, key, drift)));
         if let Some(in_force) = keyring.timing().filter(|_| keyring.retired.is_none()) {
             let look = Look { keyrings, keyring, timing: &in_force.timing, now };
-            let rules =
-                [look.nobody_signs(), look.suspended(), look.no_standby(), look.overdue(), look.too_old(), look.keystore_lost(facts)];
+            let rules = [
+                look.nobody_signs(),
+                look.signer_away(facts),
+                look.suspended(),
+                look.no_standby(),
+                look.overdue(),
+                look.too_old(),
+                look.keystore_lost(facts),
+            ];
             found.extend(rules.into_iter().flatten());
         }
     }
     found
+}
+
+/// What moves signing to a keystore that answers, where the key that signs lives in one that does not: a sentence with the command. `None`
+/// where all is well, and where nothing would help.
+pub fn rescue<T>(keyrings: &Keyrings, keyring: &Keyring, now: Timestamp, away: &BTreeMap<String, T>) -> Option<String> {
+    let is_away = |key: &Key| away.contains_key(&key.keystore);
+    keyring.active().filter(|key| is_away(key))?;
+    let standby = keyrings.eligible_standby(keyring, now).filter(|key| !is_away(key))?;
+    let name = &keyring.name;
+    Some(format!("the standby in keystore {} may sign: `claviger keyring rotate {name}` moves signing there now", standby.keystore))
 }
 
 /// When the standby of a keyring was first published, if it has one: the oldest that is.
@@ -251,6 +272,14 @@ impl Look<'_> {
             .then(|| self.risk(Code::NoSigner, format!("no key of {} signs; {may_sign}", self.keyring.name), Some(since), None))
     }
 
+    fn signer_away(&self, facts: &Facts) -> Option<Risk> {
+        let keystore = &self.keyring.active()?.keystore;
+        let since = facts.away.get(keystore)?;
+        let rescue = rescue(self.keyrings, self.keyring, self.now, &facts.away)?;
+        let detail = format!("keystore {keystore} holds the key that signs for {} and does not answer; {rescue}", self.keyring.name);
+        Some(self.risk(Code::SignerAway, detail, Some(*since), None))
+    }
+
     fn suspended(&self) -> Option<Risk> {
         let key = self.keyring.current().filter(|key| key.state == State::Suspended)?;
         let detail = format!(
@@ -277,7 +306,7 @@ impl Look<'_> {
         let why = match (self.next_eligible(), standby_since(self.keyring)) {
             (Some(date), _) => format!("the standby may sign from {date} on"),
             (None, Some(_)) => "the standby is not yet served by every node".to_owned(),
-            (None, None) => format!("keystore {} has not made one", self.keyring.keystore),
+            (None, None) => format!("keystore {} has not made one", self.keyring.next_keystore()),
         };
         Some(self.risk(
             Code::NoStandby,
@@ -310,7 +339,7 @@ impl Look<'_> {
     }
 
     fn keystore_lost(&self, facts: &Facts) -> Option<Risk> {
-        let keystore = &self.keyring.keystore;
+        let keystore = self.keyring.next_keystore();
         let since = facts.away.get(keystore)?;
         // Without a date the next key is needed now.
         let due = self.keyring.next_rotation;
@@ -318,7 +347,8 @@ impl Look<'_> {
             return None;
         }
         let what = due.map_or_else(|| "and no key signs".to_owned(), |due| format!("and the next rotation is due at {due}"));
-        let detail = format!("keystore {keystore} does not answer, {what}: no next key of {} can be made", self.keyring.name);
+        let detail =
+            format!("keystore {keystore} does not answer, {what}: no next key of {} can be made there, or sign", self.keyring.name);
         Some(self.risk(Code::KeystoreLost, detail, Some(*since), due))
     }
 

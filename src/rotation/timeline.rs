@@ -3,6 +3,8 @@
 //! In scope: the story of a keyring and of one key, and what blocks the next step. It asks the same functions as the plan. Out of scope:
 //! how a table looks, and what only the running daemon knows (keystores that do not answer, a clock in doubt).
 
+use std::collections::BTreeMap;
+
 use claviger_audit::Timestamp;
 use claviger_audit::event::RotationReason;
 use claviger_audit::keyrings::{Key, Keyring, Keyrings, Rule, State};
@@ -104,13 +106,17 @@ fn to_active(keyrings: &Keyrings, keyring: &Keyring, key: &Key, now: Timestamp) 
         let blocked = format!("key {} is suspended: resume it, rotate or compromise it", label(current));
         return ahead(key, state, eligible, Some(Rule::I1), Some(blocked));
     }
-    match activation(keyrings, keyring, now, DateGate::Open) {
+    match activation(keyrings, keyring, now, DateGate::Open, &BTreeMap::new()) {
         Some((at, next, RotationReason::Bootstrap)) if std::ptr::eq(next, key) => ahead(key, state, Some(at), None, None),
         Some((at, next, _)) if std::ptr::eq(next, key) => {
             let rule = if eligible == Some(at) { Rule::I1 } else { Rule::I8 };
             ahead(key, state, Some(at), Some(rule), None)
         }
         Some((_, next, _)) => ahead(key, state, eligible, Some(Rule::I1), Some(format!("key {} signs first", label(next)))),
+        None if keyrings.lost_keystores().contains(&key.keystore) => {
+            let blocked = format!("keystore {} does not answer, and that of the key that signs does", key.keystore);
+            ahead(key, state, eligible, Some(Rule::I1), Some(blocked))
+        }
         None => ahead(key, state, None, Some(Rule::I1), Some("not every node serves it yet".to_owned())),
     }
 }
@@ -120,7 +126,7 @@ fn to_end(keyrings: &Keyrings, keyring: &Keyring, key: &Key, now: Timestamp) -> 
     if key.state == State::Suspended {
         return vec![ahead(key, State::Active, None, None, Some("an operator must resume it, rotate or compromise it".to_owned()))];
     }
-    let Some((at, next, _)) = activation(keyrings, keyring, now, DateGate::Open) else {
+    let Some((at, next, _)) = activation(keyrings, keyring, now, DateGate::Open, &BTreeMap::new()) else {
         let blocked = keyring.next_rotation.map(|_| "no standby may sign yet".to_owned());
         return vec![ahead(key, State::Retiring, keyring.next_rotation, Some(Rule::I1), blocked)];
     };

@@ -1,13 +1,13 @@
 //! Strangers cannot fill the log: refusals are counted and written once a second.
 //!
-//! In scope: the per-caller budget of `sign.denied` records, and the counts behind `sign.refused` and `sign.unanswered`. Out of scope:
-//! writing them.
+//! In scope: the per-caller budget of `sign.denied` records, and the counts behind `sign.refused`. Out of scope: writing
+//! them, and calls without an answer (`crate::calls`).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use claviger_audit::Timestamp;
-use claviger_audit::event::{Event, SignRefused, SignUnanswered};
+use claviger_audit::event::{Event, SignRefused};
 use claviger_audit::record::Asked;
 
 use crate::journal::Draft;
@@ -28,7 +28,6 @@ struct Counts {
     second: i64,
     budget: HashMap<String, u32>,
     refused: HashMap<(&'static str, Option<String>), u64>,
-    unanswered: HashMap<(String, String), u64>,
 }
 
 impl Refusals {
@@ -55,11 +54,6 @@ impl Refusals {
         *counts.refused.entry(row).or_default() += 1;
     }
 
-    /// Counts a keystore call whose answer was not waited for.
-    pub(super) fn count_unanswered(&self, keyring: &str, kid: &str) {
-        *self.lock().unanswered.entry((keyring.to_owned(), kid.to_owned())).or_default() += 1;
-    }
-
     /// Everything counted since the last call, as drafts.
     pub(super) fn take(&self) -> Vec<Draft> {
         let mut counts = self.lock();
@@ -67,12 +61,7 @@ impl Refusals {
             asked: Asked { caller, ..Asked::default() },
             event: Event::SignRefused(SignRefused { code: code.to_owned(), count }),
         });
-        let refused: Vec<Draft> = refused.collect();
-        let unanswered = std::mem::take(&mut counts.unanswered).into_iter().map(|((keyring, kid), count)| Draft {
-            asked: Asked::default(),
-            event: Event::SignUnanswered(SignUnanswered { keyring, kid, count }),
-        });
-        refused.into_iter().chain(unanswered).collect()
+        refused.collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {

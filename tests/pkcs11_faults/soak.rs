@@ -55,7 +55,7 @@ impl Answer {
             Err(KeystoreError::Retry(_)) => Retry,
             Err(KeystoreError::Unavailable { .. }) => Unavailable,
             Err(KeystoreError::Rejected(_)) => Rejected,
-            Err(KeystoreError::Gone(_) | KeystoreError::Unanswered | KeystoreError::Overloaded) => Strange,
+            Err(KeystoreError::Gone(_) | KeystoreError::Unanswered | KeystoreError::Unusable { .. } | KeystoreError::Overloaded) => Strange,
         }
     }
 }

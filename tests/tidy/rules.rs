@@ -164,13 +164,13 @@ pub(crate) const IMPORT_RULES: &[ImportRule] = &[
         name: "vendor types stay in their adapter",
         rooms: PRODUCTION,
         except: &["src/keystore/aws_kms"],
-        banned: &["aws_sdk_kms", "aws_config", "aws_smithy_types", "aws_smithy_runtime_api"],
+        banned: &["aws_sdk_kms", "aws_sdk_sts", "aws_config", "aws_credential_types", "aws_smithy_types", "aws_smithy_runtime_api"],
     },
     ImportRule {
         name: "vendor types stay in their adapter",
         rooms: PRODUCTION,
         except: &["src/keystore/vault"],
-        banned: &["vaultrs", "reqwest"],
+        banned: &["vaultrs", "rustify", "reqwest"],
     },
     ImportRule { name: "vendor types stay in their adapter", rooms: PRODUCTION, except: &["src/policy"], banned: &["cedar_policy"] },
     ImportRule {

@@ -13,6 +13,7 @@ use crate::time::Timestamp;
 use crate::verify::{Finding, Input, Options, Report, Verdict, verify};
 
 mod args;
+mod backends;
 mod fetch;
 mod files;
 mod find;
@@ -28,6 +29,7 @@ mod show;
 mod verifying;
 mod writing;
 
+pub use backends::BackendArg;
 pub use fetch::{CURL, Fetch, Fetched, curl_answer, curl_arguments};
 pub use find::FindArgs;
 pub use follow::FollowArgs;
@@ -44,8 +46,8 @@ pub enum Command {
     /// Verify logs offline; the exit code is the verdict
     ///
     /// 0 verified, 2 usage, 10 tampered, 11 truncated or rolled back, 12 fork, 13 signature or quorum missing, 14 stale, 15 a rule is
-    /// broken, 16 nothing verified or nothing pinned, 74 a file or URL could not be read (no verdict). Of several findings the first of 10, 12, 11, 13,
-    /// 16, 15, 14 decides.
+    /// broken, 16 nothing verified or nothing pinned, 17 a keystore's own record differs (--reconcile), 74 a file or URL could not be read (no
+    /// verdict). Of several findings the first of 10, 12, 11, 13, 16, 15, 17, 14 decides.
     Verify(VerifyArgs),
     /// Print records as readable lines; nothing is verified
     Show(ShowArgs),

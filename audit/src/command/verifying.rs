@@ -12,8 +12,9 @@ use crate::jwks::SetName;
 use crate::report;
 use crate::time::Timestamp;
 use crate::trust::{MAX_POLICY, Policy};
-use crate::verify::{LiveSet, MinSize, Options, Receipt, Verdict, verify};
+use crate::verify::{Input, LiveSet, MinSize, Options, Receipt, Verdict, verify};
 
+use super::backends::{self, BackendArg};
 use super::fetch::{Fetch, Fetched, check_url, is_url};
 use super::{Failure, args, files, forks, heads, writing};
 
@@ -81,6 +82,14 @@ pub struct VerifyArgs {
     /// Leave the use logs out; the verdict says so
     #[arg(long)]
     pub keys_only: bool,
+    /// What a keystore wrote down by itself: cloudtrail:DIR holds the files of a trail, packed or not; vault:FILE is that of an audit device
+    /// (or a folder of rotated ones). Each signature in it must have a record, and each record a signature there: else 17. Of several keystores
+    /// of one kind, vault@KEYSTORE:FILE says whose it is. Copy it before the logs (may repeat)
+    #[arg(long, value_name = "KIND:PATH", conflicts_with_all = ["keys_only", "incremental"])]
+    pub reconcile: Vec<BackendArg>,
+    /// How long before its end, and after its beginning, such a record may lack entries (default: 30m for CloudTrail, 1m for Vault)
+    #[arg(long, value_name = "DURATION", value_parser = args::duration, requires = "reconcile")]
+    pub reconcile_margin: Option<Duration>,
     /// Tell the story of each rotation: dates, and the room that each invariant had
     #[arg(long)]
     pub rotation: bool,
@@ -99,7 +108,9 @@ pub struct VerifyArgs {
 }
 
 pub(super) fn run(args: &VerifyArgs, now: Timestamp, fetch: &Fetch<'_>, out: &mut dyn Write) -> Result<u8, Failure> {
-    let input = files::open(&args.paths)?;
+    // Before the logs are looked at: a daemon that runs has written what it explains by the time that they are read.
+    let backends = backends::open(&args.reconcile)?;
+    let input = Input { backends, ..files::open(&args.paths)? };
     let mut report = verify(&input, &options(args, fetch)?, args.now.unwrap_or(now))?;
     forks::write(&args.fork_proof, &mut report);
     // An unpinned or broken log must not become what later runs are compared with; a stale one is true, only old.
@@ -135,6 +146,7 @@ fn options(args: &VerifyArgs, fetch: &Fetch<'_>) -> Result<Options, Failure> {
         max_age: args.max_age,
         jwks: args.jwks.as_ref().map(|from| live_set(args, from, fetch)).transpose()?,
         keys_only: args.keys_only,
+        reconcile_margin: args.reconcile_margin,
     })
 }
 

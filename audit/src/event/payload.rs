@@ -137,7 +137,7 @@ pub struct DaemonStart {
     pub version: String,
     /// Whether the run before did not stop in order.
     pub unclean: bool,
-    /// The most keystore calls that can have been in flight at an unclean stop.
+    /// The most signatures that a record of a keystore's own may show, and that an unclean stop can keep out of these logs.
     pub in_flight: u64,
 }
 
@@ -185,6 +185,9 @@ pub struct KeyringCreated {
     pub algorithm: Algorithm,
     /// Of its next key.
     pub keystore: String,
+    /// The other keystore, if it has two: each key is made in the one in which the key that signs is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_keystore: Option<String>,
 }
 
 /// The next key is to be of another algorithm or in another keystore: a migration is a rotation.
@@ -197,6 +200,9 @@ pub struct KeyringChanged {
     pub algorithm: Algorithm,
     /// Of its next key.
     pub keystore: String,
+    /// The other keystore, if it has two: each key is made in the one in which the key that signs is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_keystore: Option<String>,
 }
 
 /// New settings are in force (I8).
@@ -251,6 +257,8 @@ pub struct KeyCreated {
     pub attributes: BTreeMap<String, String>,
     /// The backend's own request id.
     pub backend_request: Option<String>,
+    /// The backend's own request id of the self-test signature.
+    pub self_test: Option<String>,
 }
 
 /// The key is part of its sets.

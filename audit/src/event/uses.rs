@@ -83,9 +83,11 @@ pub struct SignFailed {
     pub reason: Option<String>,
     /// The `sign` record whose signature was not released.
     pub of: Option<u64>,
+    /// Where there is no `sign` record and the backend signed nevertheless: its own request id.
+    pub backend_request: Option<String>,
 }
 
-/// Keystore calls whose answer was dropped, counted within a second.
+/// Keystore calls that got no complete answer, or whose answer was dropped, counted within a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignUnanswered {

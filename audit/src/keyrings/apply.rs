@@ -89,6 +89,7 @@ impl Keyrings {
         need(!self.rings.contains_key(name), Rule::Form, format_args!("keyring {name:?} exists, or existed; a name is never used again"))?;
         let is_jwt = e.purpose == Purpose::Jwt;
         need(e.issuer.is_some() == is_jwt && e.issuer_url.is_some() == is_jwt, Rule::Form, "a jwt keyring, and no other, has an issuer")?;
+        check_two(&e.keystore, e.standby_keystore.as_deref())?;
         let keyring = Keyring {
             name: name.clone(),
             purpose: e.purpose,
@@ -97,6 +98,7 @@ impl Keyrings {
             typ: e.typ.clone(),
             algorithm: e.algorithm,
             keystore: e.keystore.clone(),
+            standby_keystore: e.standby_keystore.clone(),
             timings: Vec::new(),
             keys: Vec::new(),
             next_rotation: None,
@@ -108,9 +110,11 @@ impl Keyrings {
     }
 
     fn keyring_changed(&mut self, e: &event::KeyringChanged) -> Result<(), No> {
+        check_two(&e.keystore, e.standby_keystore.as_deref())?;
         let keyring = self.living(&e.keyring)?;
         keyring.algorithm = e.algorithm;
         keyring.keystore.clone_from(&e.keystore);
+        keyring.standby_keystore.clone_from(&e.standby_keystore);
         Ok(())
     }
 
@@ -443,6 +447,11 @@ impl Keyrings {
 const MOST_PENDING: usize = 2;
 /// Longest kid that an import may bring; the shortest limit that common verifiers have.
 const LONGEST_KID: usize = 1024;
+
+/// A standby beside the key that it is to replace would be lost with it.
+fn check_two(keystore: &str, standby: Option<&str>) -> Result<(), No> {
+    need(standby != Some(keystore), Rule::Form, format_args!("standby_keystore is {keystore:?}, as keystore is"))
+}
 
 fn check_public(jwk: &PublicKey, kid: &str) -> Result<(), No> {
     jwk.check().map_err(|error| no(Rule::Form, error))?;

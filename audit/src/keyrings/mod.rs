@@ -159,8 +159,10 @@ pub struct Keyring {
     pub typ: Option<String>,
     /// Of the next key.
     pub algorithm: Algorithm,
-    /// Of the next key.
+    /// Of the next key, unless [`Keyring::next_keystore`] says another.
     pub keystore: String,
+    /// The other keystore, if it has two.
+    pub standby_keystore: Option<String>,
     /// All settings that ever were in force, in order.
     pub timings: Vec<InForce>,
     /// All keys that ever were, in order of their request.
@@ -204,9 +206,19 @@ impl Keyring {
         self.keys.iter().find(|key| key.kid.as_deref() == Some(kid))
     }
 
-    /// Whether the key is as the settings want the next key to be; a standby that is not is only a fallback.
+    /// Where the next key is to live. A keyring with two keystores has its standby in the one in which the key that signs, or would if it
+    /// were not suspended, is not: whichever of them is lost, the next rotation survives it.
+    pub fn next_keystore(&self) -> &str {
+        let signs_here = |key: &Key| key.keystore == self.keystore;
+        self.standby_keystore.as_deref().filter(|_| self.current().is_some_and(signs_here)).unwrap_or(&self.keystore)
+    }
+
+    /// Whether the key is as the settings want the next key to be; a standby that is not is only a fallback. While nobody signs a key in
+    /// either keystore will do.
     pub fn fits(&self, key: &Key) -> bool {
-        key.algorithm == self.algorithm && key.keystore == self.keystore
+        let lives_well = key.keystore == self.next_keystore()
+            || (self.current().is_none() && self.standby_keystore.as_deref() == Some(key.keystore.as_str()));
+        key.algorithm == self.algorithm && lives_well
     }
 
     /// D + e as it counts at `now`: a lowered D counts only one old D + e after its record (I8).

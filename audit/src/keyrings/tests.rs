@@ -278,7 +278,8 @@ fn a_compromise_ends_a_key_at_once() {
 #[test]
 fn a_standby_of_the_new_settings_comes_before_the_old_one() {
     let mut log = Log::standing();
-    let changed = KeyringChanged { keyring: "tokens".into(), algorithm: Algorithm::EdDSA, keystore: "vault".into() };
+    let changed =
+        KeyringChanged { keyring: "tokens".into(), algorithm: Algorithm::EdDSA, keystore: "vault".into(), standby_keystore: None };
     log.ok(Event::KeyringChanged(changed));
     let Event::KeyRequested(request) = requested(3) else { panic!("a request") };
     log.ok(Event::KeyRequested(KeyRequested { keystore: "vault".into(), ..request }));
@@ -290,6 +291,36 @@ fn a_standby_of_the_new_settings_comes_before_the_old_one() {
     log.serve();
     log.now = log.now + LEAD;
     assert_eq!(standby(&log), Some(kid(3)));
+}
+
+/// The keystore of the next key follows from where the key that signs lives.
+#[test]
+fn with_two_keystores_a_standby_fits_where_the_signer_is_not() {
+    let mut log = Log::standing();
+    let changed = |keystore: &str, standby: Option<&str>| {
+        let (keystore, standby_keystore) = (keystore.to_owned(), standby.map(str::to_owned));
+        Event::KeyringChanged(KeyringChanged { keyring: "tokens".into(), algorithm: Algorithm::EdDSA, keystore, standby_keystore })
+    };
+    assert_eq!(log.refused(changed("hsm", Some("hsm"))).0, Rule::Form);
+    let fitting = |log: &Log| log.tokens().keys.iter().map(|key| log.tokens().fits(key)).collect::<Vec<_>>();
+    for (keystore, standby, next, beside) in [
+        ("hsm", None, "hsm", true),
+        ("hsm", Some("vault"), "vault", false),
+        ("vault", Some("hsm"), "vault", false),
+        ("vault", Some("kms"), "vault", false),
+    ] {
+        log.ok(changed(keystore, standby));
+        // Both keys live in `hsm`, the first of them signs.
+        assert_eq!((log.tokens().next_keystore(), fitting(&log)), (next, vec![beside; 2]), "{keystore} {standby:?}");
+    }
+    // While nobody signs, either keystore will do.
+    for kid in [2, 1] {
+        log.ok(changed("vault", Some("hsm")));
+        log.ok(Event::KeyCompromised(compromise(kid, log.now)));
+    }
+    assert_eq!((log.tokens().next_keystore(), fitting(&log)), ("vault", vec![true; 2]));
+    log.ok(changed("vault", Some("kms")));
+    assert_eq!(fitting(&log), [false; 2]);
 }
 
 #[test]

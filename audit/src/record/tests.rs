@@ -96,8 +96,9 @@ fn events() -> impl Strategy<Value = Event> {
     let jwk = crate::jwk::PublicKey::from_ed25519(&[1; 32]);
     let key = crate::names::KeyName::new("prod", "access", 1, 7).unwrap();
     let created = (text(), text(), proptest::collection::btree_map("[ !#-\\[\\]-~]{0,4}", text(), 0..4), option::of(text()));
-    let created = created.prop_map(move |(kid, locator, attributes, backend_request): (_, _, BTreeMap<_, _>, _)| {
-        Event::KeyCreated(KeyCreated { key: key.clone(), kid, jwk: jwk.clone(), locator, attributes, backend_request })
+    let created = created.prop_map(move |(kid, locator, attributes, backend_request): (_, _, BTreeMap<_, _>, Option<String>)| {
+        let self_test = backend_request.clone();
+        Event::KeyCreated(KeyCreated { key: key.clone(), kid, jwk: jwk.clone(), locator, attributes, backend_request, self_test })
     });
     prop_oneof![
         6 => signs(),
@@ -105,7 +106,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => (number(), hash()).prop_map(|(size, leaf)| Event::KeysSeen(KeysSeen { size, leaf })),
         1 => (text(), text(), option::of(text())).prop_map(|(keyring, code, reason)| Event::SignDenied(SignDenied { keyring, code, reason })),
         1 => (text(), option::of(number())).prop_map(|(text, of)| {
-            Event::SignFailed(SignFailed { keyring: text.clone(), kid: text.clone(), code: text, reason: None, of })
+            Event::SignFailed(SignFailed { keyring: text.clone(), kid: text.clone(), code: text.clone(), reason: None, of, backend_request: Some(text) })
         }),
         1 => (any::<bool>(), number()).prop_map(|(unclean, in_flight)| {
             Event::DaemonStart(DaemonStart { version: "1".into(), unclean, in_flight })

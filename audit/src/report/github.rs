@@ -7,7 +7,7 @@
 
 use crate::verify::{Finding, Report, Verdict};
 
-use super::{fork_line, headline, printable};
+use super::{fork_line, headline, printable, reconciled};
 
 /// How many annotations of one kind GitHub shows for a step; more would be dropped without a word.
 const MOST_ANNOTATIONS: usize = 10;
@@ -23,7 +23,8 @@ pub fn github(report: &Report) -> String {
         lines.push(format!("and {more} more findings; --format text and --summary list more of them"));
     }
     let proofs = report.fork_proofs.iter().map(|file| printable(&fork_line(file)));
-    let verdict: Vec<String> = [headline].into_iter().chain(proofs).collect();
+    let compared = report.reconciliation.iter().map(|compared| printable(&reconciled::compared(compared)));
+    let verdict: Vec<String> = [headline].into_iter().chain(compared).chain(proofs).collect();
     lines.push(format!("::notice title={}::{}", property(&title(report.verdict)), data(&verdict.join("\n"))));
     lines.join("\n") + "\n"
 }
@@ -70,6 +71,7 @@ mod tests {
             keys_only: false,
             rotations: Vec::new(),
             keyrings: crate::keyrings::Keyrings::default(),
+            reconciliation: None,
             fork_proofs: Vec::new(),
         }
     }

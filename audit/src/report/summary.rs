@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use crate::verify::{Finding, LogReport, Report};
 
-use super::{fork_line, headline, printable};
+use super::{fork_line, headline, printable, reconciled};
 
 /// Longest cell in characters: with [`crate::verify::MOST_FINDINGS`] rows the whole stays below the 1 MiB that GitHub takes.
 const LONGEST_CELL: usize = 400;
@@ -32,7 +32,8 @@ pub fn summary(report: &Report) -> String {
         let _ = writeln!(text, "And {} more findings.\n", report.findings.more());
     }
     let pins = report.pinned_by.iter().map(|pin| format!("pinned by {pin}"));
-    for line in report.fork_proofs.iter().map(fork_line).chain(pins) {
+    let compared = report.reconciliation.iter().flat_map(reconciled::lines);
+    for line in report.fork_proofs.iter().map(fork_line).chain(pins).chain(compared) {
         let _ = writeln!(text, "- {}", cell(&line));
     }
     text.push('\n');

@@ -37,6 +37,30 @@ pub(super) trait Visit {
     fn pruned(&mut self) {}
 }
 
+/// Two that see the same records.
+pub(super) struct Both<'v>(pub(super) &'v mut dyn Visit, pub(super) &'v mut dyn Visit);
+
+impl Visit for Both<'_> {
+    fn line(&mut self, leaf: Hash) {
+        self.0.line(leaf);
+        self.1.line(leaf);
+    }
+
+    fn record(&mut self, record: &Record, at: &Location, findings: &mut Findings) {
+        self.0.record(record, at, findings);
+        self.1.record(record, at, findings);
+    }
+
+    fn seen(&self) -> Option<u64> {
+        self.0.seen()
+    }
+
+    fn pruned(&mut self) {
+        self.0.pruned();
+        self.1.pruned();
+    }
+}
+
 /// What a scan should remember on its way.
 #[derive(Default)]
 pub(super) struct Wanted {

@@ -32,6 +32,8 @@ pub enum Verdict {
     Illegal,
     /// Nothing was verified: empty, another log, or nothing from outside pins it.
     Unpinned,
+    /// The log is whole, and a keystore's own record tells something else.
+    Differs,
 }
 
 impl Verdict {
@@ -46,6 +48,7 @@ impl Verdict {
             Self::Stale => 14,
             Self::Illegal => 15,
             Self::Unpinned => 16,
+            Self::Differs => 17,
         }
     }
 
@@ -60,14 +63,16 @@ impl Verdict {
             Self::Stale => "stale",
             Self::Illegal => "illegal",
             Self::Unpinned => "unpinned",
+            Self::Differs => "differs",
         }
     }
 
-    /// The one that decides the exit code: the first of 10, 12, 11, 13, 16, 15, 14; 0 if there is none.
+    /// The one that decides the exit code: the first of 10, 12, 11, 13, 16, 15, 17, 14; 0 if there is none.
     pub fn worst(verdicts: impl IntoIterator<Item = Self>) -> Self {
-        const ORDER: [Verdict; 8] = [
+        const ORDER: [Verdict; 9] = [
             Verdict::Verified,
             Verdict::Stale,
+            Verdict::Differs,
             Verdict::Illegal,
             Verdict::Unpinned,
             Verdict::Unsigned,
@@ -188,10 +193,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_10_12_11_13_16_15_14_decides() {
-        use Verdict::{Forked, Illegal, Stale, Tampered, Truncated, Unpinned, Unsigned, Verified};
-        let order = [Tampered, Forked, Truncated, Unsigned, Unpinned, Illegal, Stale, Verified];
-        assert_eq!(order.map(Verdict::exit_code), [10, 12, 11, 13, 16, 15, 14, 0]);
+    fn the_first_of_10_12_11_13_16_15_17_14_decides() {
+        use Verdict::{Differs, Forked, Illegal, Stale, Tampered, Truncated, Unpinned, Unsigned, Verified};
+        let order = [Tampered, Forked, Truncated, Unsigned, Unpinned, Illegal, Differs, Stale, Verified];
+        assert_eq!(order.map(Verdict::exit_code), [10, 12, 11, 13, 16, 15, 17, 14, 0]);
         for (index, worse) in order.iter().enumerate() {
             for other in &order[index..] {
                 assert_eq!(Verdict::worst([*other, *worse]), *worse);

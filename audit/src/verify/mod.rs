@@ -4,8 +4,8 @@
 //! verifier brings along to pin a log. Out of scope: opening files (`crate::command`), printing ([`crate::report`]), clocks and networks.
 //!
 //! Files by story: `chain` reads one log; `keylog`, `on_time` and `uses` judge what its records say; `signers` and `notes` compare it with
-//! what was signed; `pins` holds it against what the verifier brought; `eras` finds which log goes on from which; `resume` decides what an
-//! earlier run has done; `run` tells the order. `leaves` gives the leaf hashes of a log, for proofs.
+//! what was signed; `pins` holds it against what the verifier brought, [`reconcile`] against what keystores wrote down; `eras` finds which log
+//! goes on from which; `resume` decides what an earlier run has done; `run` tells the order. `leaves` gives the leaf hashes of a log, for proofs.
 
 use std::io::{self, BufRead};
 use std::time::Duration;
@@ -25,6 +25,7 @@ pub mod leaves;
 mod notes;
 mod on_time;
 mod pins;
+pub mod reconcile;
 mod resume;
 mod rotation;
 mod run;
@@ -107,6 +108,8 @@ pub struct Input<'a> {
     pub uses: Vec<LogFiles<'a>>,
     /// Logs that ended, and that others go on from; oldest first.
     pub former: Vec<Former<'a>>,
+    /// What keystores wrote down by themselves, to be compared with the use logs.
+    pub backends: Vec<reconcile::BackendLog<'a>>,
 }
 
 /// What was set aside by one adoption: the key log and the use logs, or use logs alone.
@@ -174,6 +177,8 @@ pub struct Options {
     pub jwks: Option<LiveSet>,
     /// Leave use logs out; the report says so.
     pub keys_only: bool,
+    /// How long before its end, and after its beginning, a keystore's own record may lack entries; `None` is the default of each kind.
+    pub reconcile_margin: Option<Duration>,
 }
 
 /// Verifies a key log and its use logs. `now` is what freshness is measured against.

@@ -187,9 +187,9 @@ impl OnTime {
 
     /// Whether the next key cannot come: its keystore is lost, or refuses to make it.
     fn waits_for_key(&self, keyrings: &Keyrings, keyring: &Keyring) -> bool {
-        let lost = |keystore: &String| keyrings.lost_keystores().contains(keystore);
+        let lost = |keystore: &str| keyrings.lost_keystores().contains(keystore);
         let refused = |key: &Key| key.state == State::Requested && key.name.as_ref().is_some_and(|name| self.rejected.contains(name));
-        lost(&keyring.keystore) || keyring.pending().any(|key| lost(&key.keystore) || refused(key))
+        lost(keyring.next_keystore()) || keyring.pending().any(|key| lost(&key.keystore) || refused(key))
     }
 }
 

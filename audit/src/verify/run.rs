@@ -12,11 +12,12 @@ use crate::merkle::Hash;
 use crate::names;
 use crate::time::Timestamp;
 
-use super::chain::{Scan, Visit, Wanted};
+use super::chain::{Both, Scan, Visit, Wanted};
 use super::eras::{self, Begun, Era};
 use super::finding::{Finding, Findings, Location, Verdict};
 use super::keylog::KeyLog;
 use super::notes::{self, Judged, Statement};
+use super::reconcile::{Account, Reconciliation};
 use super::rotation::Rotation;
 use super::signers::Signers;
 use super::uses::UseCheck;
@@ -108,6 +109,8 @@ pub struct Report {
     pub rotations: Vec<Rotation>,
     /// The keyrings after the last record that could be replayed.
     pub keyrings: crate::keyrings::Keyrings,
+    /// How the logs compare with what keystores wrote down; `None` if nothing of that was given.
+    pub reconciliation: Option<Reconciliation>,
     /// Where the proofs of forks are; empty until whoever asked has written them.
     pub fork_proofs: Vec<ForkFile>,
 }
@@ -129,11 +132,13 @@ struct Run<'r> {
     heads: Vec<Statement>,
     findings: Findings,
     logs: Vec<LogReport>,
+    account: Option<Account>,
 }
 
 pub(super) fn run(input: &Input<'_>, options: &Options, now: Timestamp) -> io::Result<Report> {
-    let mut run = Run { options, heads: Vec::new(), findings: Findings::default(), logs: Vec::new() };
-    run.heads = options.heads.iter().map(Statement::new).collect();
+    let account = (!input.backends.is_empty()).then(|| Account::open(&input.backends, options.reconcile_margin)).transpose()?;
+    let heads = options.heads.iter().map(Statement::new).collect();
+    let mut run = Run { options, heads, findings: Findings::default(), logs: Vec::new(), account };
     let eras = eras::eras(input, options.keys_only)?;
     let mut keys = run.key_logs(&eras)?;
     for (era, own) in eras.iter().zip(&keys) {
@@ -144,6 +149,7 @@ pub(super) fn run(input: &Input<'_>, options: &Options, now: Timestamp) -> io::R
     if !options.keys_only {
         run.named_use_logs(&keys);
     }
+    let reconciliation = run.account.take().map(|account| account.settle(&mut run.findings));
     // Those that go on come first; the sort is stable, so the key log is before its use logs.
     run.logs.sort_by_key(|log| log.former);
     let pinned_by = pins::check(options, &run.heads, &run.logs, now, &mut run.findings);
@@ -162,6 +168,7 @@ pub(super) fn run(input: &Input<'_>, options: &Options, now: Timestamp) -> io::R
         keys_only: options.keys_only,
         rotations,
         keyrings: last.into_keyrings(),
+        reconciliation,
         fork_proofs: Vec::new(),
     })
 }
@@ -269,7 +276,11 @@ impl Run<'_> {
             leaves: self.options.receipts.iter().map(|receipt| receipt.seq).chain(log.adopted_leaf.map(|_| 1)).collect(),
             bookmarks: stated,
         };
-        let scan = Scan::read(files, kind, (wanted, bookmark), visit, &mut self.findings)?;
+        let Some(account) = &mut self.account else {
+            return Ok((Scan::read(files, kind, (wanted, bookmark), visit, &mut self.findings)?, disk));
+        };
+        account.begin(end);
+        let scan = Scan::read(files, kind, (wanted, bookmark), &mut Both(visit, account), &mut self.findings)?;
         Ok((scan, disk))
     }
 
@@ -303,6 +314,9 @@ impl Run<'_> {
         }
         if let Some(origin) = &origin {
             pins::receipts(self.options, origin, &scan, &mut self.findings);
+        }
+        if let Some(account) = &mut self.account {
+            account.end(signed, scan.time_at(signed), log.former || adopter.is_some());
         }
         LogReport {
             kind: scan.kind(),

@@ -23,7 +23,7 @@ mod settings;
 #[path = "signing.rs"]
 pub(crate) mod signing;
 
-pub(crate) use settings::timing;
+pub(crate) use settings::{keyring, timing};
 use signing::{cosigned, note_by, secret, witness};
 pub(crate) use signing::{note, verifier_key};
 
@@ -87,6 +87,7 @@ pub(crate) struct Writer {
     pub(crate) segments: Vec<(String, Vec<u8>)>,
     /// How many records become durable at once.
     batch: u64,
+    pub(crate) boot: String,
 }
 
 /// Seconds after the start of 2026.
@@ -99,9 +100,8 @@ impl Writer {
         let secret = secret(seed);
         let key = verifier_key(&origin, &secret).to_string();
         let prev = genesis_prev(&origin, &key);
-        let mut log =
-            Self { kind, origin: origin.clone(), secrets: vec![secret], prev, frontier: Frontier::new(), segments: Vec::new(), batch: 1 };
-        log.segments.push((FIRST.to_owned(), Vec::new()));
+        let (frontier, segments, boot) = (Frontier::new(), vec![(FIRST.to_owned(), Vec::new())], "5f0c".to_owned());
+        let mut log = Self { kind, origin: origin.clone(), secrets: vec![secret], prev, frontier, segments, batch: 1, boot };
         let created = LogCreated {
             origin,
             key,
@@ -123,7 +123,7 @@ impl Writer {
             prev: self.prev,
             durable: self.frontier.size() / self.batch * self.batch,
             node: "a".into(),
-            boot: "5f0c".into(),
+            boot: self.boot.clone(),
             asked: Asked { caller, ..Asked::default() },
             event,
         }
@@ -220,8 +220,8 @@ impl Teller {
         let requested = KeyRequested { key: key.clone(), keyring: "access".into(), keystore: "hsm".into(), algorithm: Algorithm::EdDSA };
         self.keys(seconds, Event::KeyRequested(requested));
         let attributes = BTreeMap::from([("sensitive".to_owned(), "true".to_owned())]);
-        let locator = format!("slot/1/{key}");
-        let created = KeyCreated { key, kid: kid.clone(), jwk: public(number), locator, attributes, backend_request: None };
+        let (locator, backend_request, self_test) = (format!("slot/1/{key}"), None, None);
+        let created = KeyCreated { key, kid: kid.clone(), jwk: public(number), locator, attributes, backend_request, self_test };
         self.keys(seconds + 1, Event::KeyCreated(created));
         let published = KeyPublished { kid, earliest_activation: at(seconds + 1 + 940), timing: 4 };
         self.keys(seconds + 1, Event::KeyPublished(published));
@@ -266,16 +266,7 @@ impl Teller {
     fn beginning(&mut self) {
         self.keys(1, Event::DaemonStart(DaemonStart { version: "0.1.0".into(), unclean: false, in_flight: 0 }));
         self.keys(1, Event::ConfigLoaded(ConfigLoaded { sha256: Hash::digest(b"configuration") }));
-        let keyring = KeyringCreated {
-            keyring: "access".into(),
-            purpose: Purpose::Jwt,
-            issuer: Some("main".into()),
-            issuer_url: Some("https://auth.example.org".into()),
-            typ: Some("at+jwt".into()),
-            algorithm: Algorithm::EdDSA,
-            keystore: "hsm".into(),
-        };
-        self.keys(1, Event::KeyringCreated(keyring));
+        self.keys(1, Event::KeyringCreated(keyring()));
         self.keys(1, Event::KeyringTiming(KeyringTiming { keyring: "access".into(), timing: timing() }));
         self.key(1, 1);
         let bootstrap = KeyRotated {

@@ -3,7 +3,8 @@
 //! In scope: what somebody without the log key does to the bytes (more in `forms`), and which wrong stories there are. Out of scope: what
 //! the verifier says.
 
-use claviger_audit::event::{Event, KeyConforms, KeyDrifted, KeystoreReopened, KeystoreWedged};
+use claviger_audit::Algorithm;
+use claviger_audit::event::{Event, KeyConforms, KeyDrifted, KeyringChanged, KeystoreReopened, KeystoreWedged};
 use claviger_audit::merkle::Hash;
 
 use super::builder::signing::secret;
@@ -161,7 +162,7 @@ fn later_stories() -> Vec<Defect> {
     ]
 }
 
-/// Records of keystores and their keys that tell no news, or nothing at all.
+/// Records of keystores and their keys that tell no news, or nothing at all, or what cannot be.
 fn untold() -> Vec<Defect> {
     let keyring = || "access".to_owned();
     let drifted = || Event::KeyDrifted(KeyDrifted { keyring: keyring(), kid: kid(1), found: "extractable is true, was false".into() });
@@ -169,10 +170,13 @@ fn untold() -> Vec<Defect> {
     let reason = "the session handle is invalid".to_owned();
     let reopened = KeystoreReopened { keystore: "hsm".into(), sessions: 0, logins: 0, modules: 0, reason };
     let wedged = KeystoreWedged { keystore: "hsm".into(), hung: 0 };
+    let (algorithm, keystore, standby_keystore) = (Algorithm::EdDSA, "hsm".to_owned(), Some("hsm".to_owned()));
+    let one_for_both = KeyringChanged { keyring: keyring(), algorithm, keystore, standby_keystore };
     vec![
         defect("drift-without-news", 15, build_wrong(vec![drifted(), drifted()])),
         defect("conforms-without-drift", 15, build_wrong(vec![conforms])),
         defect("nothing-reopened", 15, build_wrong(vec![Event::KeystoreReopened(reopened)])),
+        defect("standby-beside-the-signer", 15, build_wrong(vec![Event::KeyringChanged(one_for_both)])),
         defect("nothing-hangs", 15, build_wrong(vec![Event::KeystoreWedged(wedged)])),
     ]
 }

@@ -14,7 +14,7 @@ use claviger_audit::record::Record;
 use claviger_audit::trust::Policy;
 use claviger_audit::verify::{MinSize, Options, Verdict};
 
-use super::builder::{Files, ORIGIN, Writer, at, kid, name, public, timing, verifier_key};
+use super::builder::{Files, ORIGIN, Writer, at, keyring, kid, name, public, timing, verifier_key};
 use super::{check, testdata, tree};
 
 /// What goes wrong, if anything does.
@@ -55,7 +55,7 @@ impl Tale {
         let attributes = BTreeMap::from([("sensitive".to_owned(), "true".to_owned())]);
         let (key, kid, locator) = (name(number), kid(number), format!("slot/1/{number}"));
         let backend_request = Some(format!("request-{number}"));
-        let created = KeyCreated { key, kid: kid.clone(), jwk: public(number), locator, attributes, backend_request };
+        let created = KeyCreated { key, kid: kid.clone(), jwk: public(number), locator, attributes, backend_request, self_test: None };
         self.keys(seconds, Event::KeyCreated(created));
         let published = KeyPublished { kid, earliest_activation: at(seconds + LEAD), timing: 6 };
         self.keys(seconds, Event::KeyPublished(published));
@@ -95,16 +95,7 @@ impl Tale {
         self.keys(2, Event::DaemonStart(DaemonStart { version: "0.1.0".into(), unclean: false, in_flight: 0 }));
         self.keys(2, Event::ConfigLoaded(ConfigLoaded { sha256: Hash::digest(b"configuration") }));
         self.keys(2, Event::PolicyLoaded(PolicyLoaded { sha256: Hash::digest(b"policies"), policies: 7 }));
-        let keyring = KeyringCreated {
-            keyring: "access".into(),
-            purpose: Purpose::Jwt,
-            issuer: Some("main".into()),
-            issuer_url: Some("https://auth.example.org".into()),
-            typ: Some("at+jwt".into()),
-            algorithm: Algorithm::EdDSA,
-            keystore: "hsm".into(),
-        };
-        self.keys(2, Event::KeyringCreated(keyring));
+        self.keys(2, Event::KeyringCreated(keyring()));
         self.keys(2, Event::KeyringTiming(KeyringTiming { keyring: "access".into(), timing: timing() }));
         self.request(3, 1);
         self.publish(4, 1);
@@ -163,7 +154,7 @@ impl Tale {
         self.uses.append(410, Event::SignDenied(denied));
         self.uses.append(411, Event::SignRefused(SignRefused { code: "rate_limited".into(), count: 317 }));
         let (keyring, code, reason) = ("access".to_owned(), "wrong_signature".to_owned(), Some("it does not verify".to_owned()));
-        self.uses.append(412, Event::SignFailed(SignFailed { keyring, kid: kid(1), code, reason, of: Some(of) }));
+        self.uses.append(412, Event::SignFailed(SignFailed { keyring, kid: kid(1), code, reason, of: Some(of), backend_request: None }));
         self.uses.append(413, Event::SignUnanswered(SignUnanswered { keyring: "access".into(), kid: kid(1), count: 2 }));
         self.uses.append(420, Event::LogRecovered(LogRecovered { bytes: 17, sha256: Hash::digest(b"a torn tail") }));
         self.uses.append(480, Event::LogHeartbeat(LogHeartbeat {}));
@@ -183,7 +174,8 @@ impl Tale {
         self.request(THEFT + 5, 3);
         self.keys(THEFT + 6, Event::KeyAbandoned(KeyAbandoned { key: name(3), reason: "its keystore goes".into() }));
         self.keys(THEFT + 7, Event::KeyDestroyed(KeyDestroyed { key: name(3) }));
-        let changed = KeyringChanged { keyring: "access".into(), algorithm: Algorithm::ES256, keystore: "hsm".into() };
+        let standby_keystore = Some("vault".into());
+        let changed = KeyringChanged { keyring: "access".into(), algorithm: Algorithm::ES256, keystore: "hsm".into(), standby_keystore };
         self.keys(THEFT + 8, Event::KeyringChanged(changed));
     }
 

@@ -13,6 +13,7 @@ mod forge;
 mod forms;
 mod later;
 mod proofs;
+mod reconciled;
 
 use std::fs;
 use std::io::{BufRead, Cursor};
@@ -53,7 +54,7 @@ fn input(files: &Files) -> Input<'static> {
         keys: set_aside(&format!("log/former/{number}/keys/")),
         uses: set_aside(&format!("log/former/{number}/uses/")).into_iter().collect(),
     });
-    Input { keys: Some(log_files(files, "log/keys/")), uses: uses.into_iter().collect(), former: former.collect() }
+    Input { keys: Some(log_files(files, "log/keys/")), uses: uses.into_iter().collect(), former: former.collect(), ..Input::default() }
 }
 
 fn pins(valid: &Files) -> Options {
@@ -108,6 +109,7 @@ fn the_builder_makes_the_committed_files() {
     }
     made.extend(proofs::all().into_iter().map(|(name, bytes)| (format!("proofs/{name}"), bytes)));
     made.extend(eventful::all().into_iter().map(|(name, bytes)| (format!("eventful/{name}"), bytes)));
+    made.extend(reconciled::all().into_iter().map(|(name, bytes)| (format!("reconciled/{name}"), bytes)));
     made.extend(adoption::both().into_iter().map(|(name, bytes)| (format!("adopted/{name}"), bytes)));
     #[expect(clippy::disallowed_methods, reason = "whoever changes the format asks for new files; no program reads this")]
     let asked = std::env::var_os("CLAVIGER_WRITE_GOLDEN").is_some();

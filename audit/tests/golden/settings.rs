@@ -1,8 +1,23 @@
-//! The settings of the keyring of all stories: those that a configuration has by default.
+//! The keyring of all stories, and its settings: those that a configuration has by default.
 //!
-//! In scope: numbers. Out of scope: what follows from them.
+//! In scope: names and numbers. Out of scope: what follows from them.
 
+use claviger_audit::Algorithm;
+use claviger_audit::event::{KeyringCreated, Purpose};
 use claviger_audit::timing::Timing;
+
+pub(crate) fn keyring() -> KeyringCreated {
+    KeyringCreated {
+        keyring: "access".into(),
+        purpose: Purpose::Jwt,
+        issuer: Some("main".into()),
+        issuer_url: Some("https://auth.example.org".into()),
+        typ: Some("at+jwt".into()),
+        algorithm: Algorithm::EdDSA,
+        keystore: "hsm".into(),
+        standby_keystore: None,
+    }
+}
 
 pub(crate) fn timing() -> Timing {
     Timing {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use claviger_audit::backend::Backend;
 use claviger_audit::checkpoint::Checkpoint;
 use claviger_audit::json;
 use claviger_audit::jwk::{Curve, PublicKey};
@@ -57,6 +58,7 @@ fn seeds() -> Seeds {
     proofs(&mut seeds);
     proof_files(&mut seeds);
     logs(&mut seeds);
+    backends(&mut seeds);
     seeds
 }
 
@@ -126,6 +128,18 @@ fn logs(seeds: &mut Seeds) {
     }
 }
 
+/// What two keystores wrote down beside a golden pair: each kind of entry once.
+fn backends(seeds: &mut Seeds) {
+    let trail = golden(
+        "reconciled/aws/AWSLogs/111122223333/CloudTrail/eu-central-1/2026/01/01/111122223333_CloudTrail_eu-central-1_20260101T0005Z_e1.json",
+    );
+    seeds.insert("cloudtrail/events".to_owned(), trail);
+    seeds.insert("cloudtrail/digest".to_owned(), br#"{"digestStartTime":"2026-01-01T00:00:00Z","logFiles":[]}"#.to_vec());
+    seeds.insert("vault/entries".to_owned(), golden("reconciled/vault/audit.log"));
+    let joined = br#"{"time":"2026-01-01T00:0{"time":"2026-01-01T01:00:00.5+01:00","type":"response","request":{"path":"a/sign/prod.access.1-00000001/sha2-256"}}"#;
+    seeds.insert("vault/joined".to_owned(), joined.to_vec());
+}
+
 /// A verifier key whose secret is 32 times 3.
 fn p256_key() -> String {
     let secret = p256::ecdsa::SigningKey::from_slice(&[3; 32]).unwrap();
@@ -177,6 +191,8 @@ fn the_seeds_are_what_their_targets_want() {
                 InclusionProof::parse(&seed).is_ok() || ConsistencyProof::parse(&seed).is_ok() || ForkProof::parse(&seed).is_ok()
             }
             "log" => seed[0] < 15,
+            "cloudtrail" => Backend::CloudTrail.read(&mut seed.as_slice(), &mut |_| {}).is_ok(),
+            "vault" => Backend::Vault.read(&mut seed.as_slice(), &mut |_| {}).is_ok(),
             other => panic!("{other}: say what a seed of this target is"),
         };
         assert!(wanted, "{name}");

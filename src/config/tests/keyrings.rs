@@ -179,3 +179,18 @@ fn a_set_of_keys_stays_small() {
     );
     assert!(parse(&second).is_ok());
 }
+
+#[test]
+fn a_standby_keystore_is_another_one_that_there_is() {
+    let setting = "standby_keystore = \"kms\"";
+    assert_eq!(example().effective().keyrings["access-tokens"].standby_keystore.as_deref(), Some("kms"));
+    let unknown = errors(setting, "standby_keystore = \"other\"");
+    let expected = "keyring.access-tokens.standby_keystore: there is no keystore \"other\"; known are hsm, kms";
+    assert!(unknown.len() == 1 && unknown[0].starts_with(expected), "{unknown:?}");
+    assert_eq!(
+        errors(setting, "standby_keystore = \"hsm\""),
+        [
+            "keyring.access-tokens.standby_keystore: is its keystore: what loses one key there loses the other too; name another keystore, or remove it"
+        ]
+    );
+}

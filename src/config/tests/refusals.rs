@@ -137,9 +137,9 @@ fn two_issuers_share_nothing() {
 
 #[test]
 fn what_is_not_built_is_refused_clearly() {
-    let refused = "is not a keystore that this build has; write one of pkcs11";
-    assert_eq!(errors("type = \"pkcs11\"", "type = 'vault'\nmount = 'transit'"), [format!("keystore.hsm.type: \"vault\" {refused}")]);
-    assert_eq!(errors("type = \"pkcs11\"", "type = 'aws-kms'"), [format!("keystore.hsm.type: \"aws-kms\" {refused}")]);
+    let refused = format!("is not a keystore that this build has; write one of {}", keystore::KINDS.join(", "));
+    assert_eq!(errors("type = \"pkcs11\"", "type = 'azure'\nmount = 'transit'"), [format!("keystore.hsm.type: \"azure\" {refused}")]);
+    assert_eq!(errors("type = \"pkcs11\"", "type = 'yubihsm'"), [format!("keystore.hsm.type: \"yubihsm\" {refused}")]);
     assert_eq!(
         errors("purpose = \"jws\"", "purpose = \"digest\""),
         ["keyring.webhooks.purpose: \"digest\" is not a purpose that this build has; write \"jwt\" or \"jws\""]
@@ -161,18 +161,19 @@ fn only_the_folder_of_credentials_is_expanded() {
     let unset = Config::parse(&EXAMPLE, Path::new("claviger.toml"), None).unwrap_err();
     let words: Vec<String> = unset.iter().map(|error| format!("{}: {}; {}", error.setting, error.problem, error.remedy)).collect();
     let remedy = "$CREDENTIALS_DIRECTORY is not set; start under systemd with LoadCredential=, or write the path in full";
-    assert_eq!(words, [format!("keystore.hsm.pin_file: {remedy}"), format!("listener[2].tls.key: {remedy}")]);
+    let settings = ["keystore.hsm.pin_file", "keystore.vault.login.secret_id_file", "listener[2].tls.key"];
+    assert_eq!(words, settings.map(|setting| format!("{setting}: {remedy}")));
 }
 
 #[test]
 fn what_is_referred_to_exists() {
     assert_eq!(
         errors("keystore = \"hsm\"                          # where", "keystore = 'hms' # where"),
-        ["log.keystore: there is no keystore \"hms\"; known are hsm"]
+        ["log.keystore: there is no keystore \"hms\"; known are hsm, kms, vault"]
     );
     assert_eq!(
         errors("keystore = \"hsm\"                          # of", "keystore = 'hms' # of"),
-        ["keyring.access-tokens.keystore: there is no keystore \"hms\"; known are hsm"]
+        ["keyring.access-tokens.keystore: there is no keystore \"hms\"; known are hsm, kms, vault"]
     );
     assert_eq!(
         errors("issuer = \"main\"", "issuer = 'minor'"),

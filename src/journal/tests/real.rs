@@ -34,6 +34,7 @@ fn keyring(name: &str) -> Event {
         typ: None,
         algorithm: Algorithm::ES256,
         keystore: "soft".to_owned(),
+        standby_keystore: None,
     })
 }
 

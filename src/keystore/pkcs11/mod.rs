@@ -202,6 +202,10 @@ impl Drop for Pkcs11Keystore {
 }
 
 impl Keystore for Pkcs11Keystore {
+    fn keeps_record(&self) -> bool {
+        false
+    }
+
     fn create<'a>(&'a self, name: &'a KeyName, algorithm: Algorithm) -> BoxFuture<'a, Result<Made, KeystoreError>> {
         Box::pin(self.ask(ERRAND_ANSWER, move |reply| Errand::Create(name.clone(), algorithm, reply)))
     }

@@ -47,6 +47,7 @@ pub(super) fn wish(name: &str) -> KeyringWish {
         typ: Some("at+jwt".to_owned()),
         algorithm: Algorithm::EdDSA,
         keystore: "hsm".to_owned(),
+        standby_keystore: None,
         timing: solve(&Settings::default()).expect("the defaults hold"),
     }
 }
@@ -71,6 +72,8 @@ pub(super) struct Story {
     pub(super) down: BTreeSet<String>,
     pub(super) unavailable: BTreeMap<String, Timestamp>,
     pub(super) refused: BTreeMap<KeyName, Timestamp>,
+    /// Keystores in which a step is under way that somebody else began.
+    pub(super) busy: BTreeSet<String>,
 }
 
 impl Story {
@@ -85,6 +88,7 @@ impl Story {
             down: BTreeSet::new(),
             unavailable: BTreeMap::new(),
             refused: BTreeMap::new(),
+            busy: BTreeSet::new(),
         };
         story.append(Event::LogCreated(LogCreated {
             origin: "example.org/claviger/keys".to_owned(),
@@ -148,12 +152,23 @@ impl Story {
 
     pub(super) fn plan(&self) -> Plan {
         // Claims need not be random here; that each name is new is the number's work.
-        let conditions = Conditions { unavailable: &self.unavailable, refused: &self.refused, dates: self.dates, claim: 0xc1a1_3000 };
+        let (unavailable, refused, dates, claim) = (&self.unavailable, &self.refused, self.dates, 0xc1a1_3000);
+        let conditions = Conditions { unavailable, refused, busy: &self.busy, dates, claim };
         plan(&self.keyrings, self.now, &conditions)
+    }
+
+    /// What health sees: it asks every keystore all the time.
+    fn look_at_keystores(&mut self) {
+        let again = self.now + BACKOFF;
+        self.unavailable.retain(|keystore, _| self.down.contains(keystore));
+        for keystore in &self.down {
+            self.unavailable.entry(keystore.clone()).or_insert(again);
+        }
     }
 
     /// Does everything that is due, serving after each step, and returns the wake.
     pub(super) fn settle(&mut self) -> Option<Timestamp> {
+        self.look_at_keystores();
         for _ in 0..MOST_STEPS {
             match self.plan() {
                 Plan::SleepUntil(wake) => {
@@ -178,7 +193,8 @@ impl Story {
             Plan::Create { name, keystore, .. } if self.answers(&keystore) => {
                 let jwk = public_key(&name);
                 let (kid, locator) = (jwk.thumbprint(), name.to_string());
-                let created = KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None };
+                let created =
+                    KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None, self_test: None };
                 self.append(Event::KeyCreated(created));
             }
             Plan::Destroy { name, keystore, .. } if self.answers(&keystore) => self.append(Event::KeyDestroyed(KeyDestroyed { key: name })),
@@ -197,7 +213,8 @@ impl Story {
 
     /// Serves every set whose body changed; whether there was one.
     pub(super) fn serve(&mut self) -> bool {
-        let conditions = Conditions { unavailable: &self.unavailable, refused: &self.refused, dates: self.dates, claim: 0 };
+        let (unavailable, refused, dates) = (&self.unavailable, &self.refused, self.dates);
+        let conditions = Conditions { unavailable, refused, busy: &self.busy, dates, claim: 0 };
         let sets = sets_to_serve(&self.keyrings, &conditions);
         let mut changed = false;
         for set in sets {

@@ -55,6 +55,21 @@ fn a_dead_keystore_blocks_neither_withdrawal_nor_the_keyrings_elsewhere() {
     assert_eq!(story.states("tokens"), ["withdrawn", "active", "published"]);
 }
 
+/// A keystore that makes a key, or destroys one, for minutes: everything else goes on, and nothing is begun twice.
+#[test]
+fn a_keystore_that_is_busy_delays_nobody_else() {
+    let mut story = Story::with(&[wish("tokens"), KeyringWish { keystore: "vault".to_owned(), ..wish("other") }]);
+    story.settle();
+    story.run(NEARLY_DUE);
+    story.busy.insert("hsm".to_owned());
+    story.run(MINUTE + OVERLAP + 7 * DAY);
+    assert_eq!(story.states("tokens"), ["withdrawn", "active", "requested"]);
+    assert_eq!(story.states("other"), ["destroyed", "active", "published"]);
+    story.busy.clear();
+    story.settle();
+    assert_eq!(story.states("tokens"), ["destroyed", "active", "published"]);
+}
+
 #[test]
 fn one_refused_key_does_not_starve_the_others_of_its_keystore() {
     let mut story = Story::with(&[wish("a"), wish("b")]);
@@ -90,7 +105,7 @@ fn a_dead_keystore_does_not_hold_the_first_set_but_an_empty_one_is_never_served(
     let other = KeyringWish { keystore: "vault".to_owned(), ..wish("other") };
     let mut story = Story::with(&[wish("tokens"), other]);
     story.down.insert("vault".to_owned());
-    story.settle();
+    story.run(MINUTE);
     assert_eq!((story.states("tokens"), story.states("other")), (vec!["active", "published"], vec!["requested"]));
     assert!(story.keyrings.was_served(&SetName::Issuer("main".to_owned())));
     assert!(!story.keyrings.was_served(&SetName::Keyring("other".to_owned())));
@@ -268,4 +283,117 @@ fn a_key_that_follows_a_lower_lead_still_waits_for_the_old_one() {
     assert_eq!(story.settle(), Some(since + MINUTE + LEAD));
     story.run(LEAD);
     assert_eq!(story.states("tokens"), ["destroyed", "destroyed", "active", "published"]);
+}
+
+fn two(first: &str, second: Option<&str>) -> KeyringWish {
+    KeyringWish { keystore: first.to_owned(), standby_keystore: second.map(str::to_owned), ..wish("tokens") }
+}
+
+/// State and keystore of every key that is not over.
+fn living(story: &Story) -> Vec<(&'static str, &str)> {
+    let over = [State::Abandoned, State::Destroyed, State::Withdrawn];
+    let keys = story.keyring("tokens").keys.iter().filter(|key| !over.contains(&key.state));
+    keys.map(|key| (key.state.name(), key.keystore.as_str())).collect()
+}
+
+#[test]
+fn keys_alternate_between_two_keystores() {
+    let mut story = Story::with(&[two("hsm", Some("vault"))]);
+    story.settle();
+    assert_eq!(living(&story), [("active", "hsm"), ("published", "vault")]);
+    story.run(30 * DAY + OVERLAP);
+    assert_eq!(living(&story), [("active", "vault"), ("published", "hsm")]);
+    story.run(30 * DAY + OVERLAP);
+    assert_eq!(living(&story), [("active", "hsm"), ("published", "vault")]);
+}
+
+#[test]
+fn another_standby_keystore_keeps_the_old_standby_until_the_new_one_may_sign() {
+    let mut story = Story::with(&[two("hsm", None)]);
+    story.settle();
+    story.run(DAY);
+    for second in ["vault", "kms"] {
+        story.reconcile(&[two("hsm", Some(second))]);
+        story.settle();
+        let before = living(&story)[1].1.to_owned();
+        assert_eq!(living(&story), [("active", "hsm"), ("published", before.as_str()), ("published", second)]);
+        story.run(LEAD);
+        assert_eq!(living(&story), [("active", "hsm"), ("published", second)]);
+    }
+    // Signing moves; then the keystores change places, and what is there still fits.
+    story.verb(|keyrings, now| super::super::verbs::rotate(keyrings, now, "tokens", None));
+    story.run(OVERLAP);
+    assert_eq!(living(&story), [("active", "kms"), ("published", "hsm")]);
+    story.reconcile(&[two("kms", Some("hsm"))]);
+    story.run(LEAD);
+    assert_eq!(living(&story), [("active", "kms"), ("published", "hsm")]);
+    story.reconcile(&[two("kms", None)]);
+    story.run(LEAD);
+    assert_eq!(living(&story), [("active", "kms"), ("published", "kms")]);
+}
+
+#[test]
+fn signing_does_not_move_by_itself_to_a_keystore_that_does_not_answer() {
+    let mut story = Story::with(&[two("hsm", Some("vault"))]);
+    story.settle();
+    story.run(NEARLY_DUE);
+    story.down.insert("vault".to_owned());
+    story.run(DAY);
+    assert_eq!(living(&story), [("active", "hsm"), ("published", "vault")]);
+    // Where the key that signs is lost too, the rotation costs nothing, and one of them may be back first.
+    story.down.insert("hsm".to_owned());
+    story.run(MINUTE);
+    assert_eq!(living(&story)[..2], [("retiring", "hsm"), ("active", "vault")]);
+    story.down.clear();
+
+    let mut story = Story::with(&[two("hsm", Some("vault"))]);
+    story.settle();
+    story.run(NEARLY_DUE);
+    story.down.insert("vault".to_owned());
+    story.run(DAY);
+    story.down.clear();
+    story.settle();
+    assert_eq!(living(&story)[..2], [("retiring", "hsm"), ("active", "vault")], "as soon as it answers");
+}
+
+/// The keystore of the key that signs is lost for good: one rotation, and nothing of the keyring waits for it any more.
+#[test]
+fn a_lost_keystore_is_survived_by_a_rotation() {
+    let mut story = Story::with(&[two("hsm", Some("vault"))]);
+    story.settle();
+    story.run(DAY);
+    story.down.insert("hsm".to_owned());
+    story.verb(|keyrings, now| super::super::verbs::rotate(keyrings, now, "tokens", None));
+    story.run(OVERLAP);
+    assert_eq!(story.active("tokens").keystore, "vault");
+    assert_eq!(living(&story), [("active", "vault"), ("requested", "hsm")], "withdrawn on its date");
+    story.reconcile(&[two("vault", Some("kms"))]);
+    story.run(LEAD);
+    assert_eq!(living(&story), [("active", "vault"), ("published", "kms")]);
+}
+
+/// Nobody signs, and the keystore in which the next key is to be made does not answer: the other one makes it.
+#[test]
+fn while_nobody_signs_the_keystore_that_answers_makes_the_next_key() {
+    let mut story = Story::with(&[two("hsm", Some("vault"))]);
+    story.down.insert("hsm".to_owned());
+    story.run(MINUTE);
+    assert_eq!(living(&story), [("active", "vault"), ("requested", "hsm")]);
+
+    // Requested before anybody knew that it does not answer.
+    let mut story = Story::with(&[two("hsm", Some("vault"))]);
+    let Plan::Append(request) = story.plan() else { panic!("a request comes first") };
+    story.append(request);
+    story.down.insert("hsm".to_owned());
+    story.settle();
+    assert_eq!(living(&story), [("requested", "hsm"), ("active", "vault")]);
+    story.down.clear();
+    story.settle();
+    assert_eq!(living(&story), [("published", "hsm"), ("active", "vault")]);
+
+    // A compromise leaves the one that ripens, wherever it is.
+    let kid = story.active_kid("tokens");
+    story.verb(|keyrings, now| super::super::verbs::compromise(keyrings, now, &kid, now, "leaked"));
+    story.run(LEAD);
+    assert_eq!(living(&story), [("active", "hsm"), ("published", "vault")]);
 }

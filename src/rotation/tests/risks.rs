@@ -110,6 +110,32 @@ fn lateness_is_told_step_by_step_and_ends() {
     assert_eq!(codes(&story), [""; 0], "rotated");
 }
 
+/// With two keystores: the loss of the one that signs is told with the command that helps, the loss of the other when a rotation is near.
+#[test]
+fn a_lost_keystore_is_told_with_the_command_that_moves_signing() {
+    let mut story = Story::with(&[KeyringWish { standby_keystore: Some("vault".to_owned()), ..wish("tokens") }]);
+    story.settle();
+    story.down.insert("hsm".to_owned());
+    assert_eq!(codes(&story), [""; 0], "the standby is too young: nothing would help");
+    story.down.clear();
+    story.run(LEAD);
+    story.down.insert("hsm".to_owned());
+    let risk = only(&story, Code::SignerAway);
+    assert_eq!((risk.keyring.as_deref(), risk.since, risk.until), (Some("tokens"), Some(story.now), None));
+    assert!(risk.detail.contains("keystore hsm holds") && risk.detail.contains("`claviger keyring rotate tokens`"), "{}", risk.detail);
+    assert_eq!(codes(&story), ["signer_away"]);
+    story.down.insert("vault".to_owned());
+    assert_eq!(codes(&story), [""; 0], "no command helps");
+    story.down.remove("vault");
+    story.verb(|keyrings, now| rotate(keyrings, now, "tokens", None));
+    assert_eq!(codes(&story), [""; 0], "it signs");
+    // No next key can be made where it is to live.
+    story.run(LEAD + BUDGET);
+    let risk = only(&story, Code::NoStandby);
+    assert!(risk.detail.contains("keystore hsm has not made one"), "{}", risk.detail);
+    assert_eq!(codes(&story), ["no_standby"]);
+}
+
 #[test]
 fn an_abandoned_standby_is_missed_at_once() {
     let mut story = standing();

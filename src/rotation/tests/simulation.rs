@@ -43,6 +43,8 @@ enum Action {
         ring: usize,
         keystore: usize,
     },
+    /// The keyring gets a second keystore, or loses it.
+    Standby(usize),
     Retire,
     /// The process dies after a few more steps that nobody served, and comes back after some seconds.
     Crash {
@@ -67,6 +69,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => (ring(), 0_usize..8).prop_map(|(ring, key)| Action::Abandon { ring, key }),
         2 => (ring(), 0_usize..4).prop_map(|(ring, variant)| Action::Settings { ring, variant }),
         2 => (ring(), 0..KEYSTORES.len()).prop_map(|(ring, keystore)| Action::Move { ring, keystore }),
+        2 => ring().prop_map(Action::Standby),
         1 => Just(Action::Retire),
         2 => (0_usize..6, 0_u64..200_000).prop_map(|(steps, seconds)| Action::Crash { steps, seconds }),
         1 => (0_u64..5_000).prop_map(Action::Doubt),
@@ -90,6 +93,8 @@ struct Simulation {
     story: Story,
     wishes: Vec<KeyringWish>,
     outages: Vec<Outage>,
+    /// Since when keystores are down.
+    down_since: BTreeMap<usize, Timestamp>,
 }
 
 impl Simulation {
@@ -99,15 +104,22 @@ impl Simulation {
             .zip(KEYSTORES)
             .map(|(name, keystore)| KeyringWish { timing: variant(0), keystore: keystore.to_owned(), ..wish(name) })
             .collect();
-        Self { story: Story::with(&wishes), wishes, outages: Vec::new() }
+        Self { story: Story::with(&wishes), wishes, outages: Vec::new(), down_since: BTreeMap::new() }
     }
 
     fn perform(&mut self, action: &Action) {
         let story = &mut self.story;
         match *action {
             Action::Wait(seconds) => self.wait(Duration::from_secs(seconds)),
-            Action::Down(keystore) => drop(story.down.insert(KEYSTORES[keystore].to_owned())),
-            Action::Up(keystore) => drop(story.down.remove(KEYSTORES[keystore])),
+            Action::Down(keystore) => {
+                story.down.insert(KEYSTORES[keystore].to_owned());
+                self.down_since.entry(keystore).or_insert(story.now);
+            }
+            Action::Up(keystore) => {
+                story.down.remove(KEYSTORES[keystore]);
+                let since = self.down_since.remove(&keystore);
+                self.outages.extend(since.map(|since| Outage::of_keystore(since, story.now)));
+            }
             Action::Rotate { ring, force } => {
                 self.order(|keyrings, now| verbs::rotate(keyrings, now, RINGS[ring], force.then_some("drill")));
             }
@@ -120,7 +132,14 @@ impl Simulation {
                 self.order(|keyrings, _| verbs::abandon(keyrings, &nth(keyrings, RINGS[ring], key), "unwanted"));
             }
             Action::Settings { ring, variant: index } => self.wish(ring, |wish| wish.timing = variant(index)),
-            Action::Move { ring, keystore } => self.wish(ring, |wish| KEYSTORES[keystore].clone_into(&mut wish.keystore)),
+            Action::Move { ring, keystore } => self.wish(ring, |wish| {
+                let before = std::mem::replace(&mut wish.keystore, KEYSTORES[keystore].to_owned());
+                wish.standby_keystore = wish.standby_keystore.take().map(|other| if other == wish.keystore { before } else { other });
+            }),
+            Action::Standby(ring) => self.wish(ring, |wish| {
+                let other = KEYSTORES.into_iter().find(|other| *other != wish.keystore);
+                wish.standby_keystore = if wish.standby_keystore.is_some() { None } else { other.map(str::to_owned) };
+            }),
             Action::Retire => {
                 self.order(|keyrings, now| verbs::retire(keyrings, now, "other", "done"));
                 self.wishes.truncate(1);
@@ -181,7 +200,7 @@ impl Simulation {
         let leads = story.keyrings.all().filter_map(Keyring::timing).map(|in_force| in_force.timing.lead());
         let until = story.now + leads.max().unwrap_or_default();
         story.dates = DateGate::Held { due_before: story.now, until };
-        self.outages.push(Outage { from, held: story.now, until });
+        self.outages.push(Outage::of_all(from, story.now, until));
     }
 
     fn doubt(&mut self, span: Duration) {
@@ -192,12 +211,12 @@ impl Simulation {
         self.story.dates = before;
         self.story.append(Event::ClockSettled(ClockSettled { difference_ms: 0 }));
         let until = self.story.now;
-        self.outages.push(Outage { from, held: until, until });
+        self.outages.push(Outage::of_all(from, until, until));
     }
 
     /// No more faults, for long enough that every keyring must sign and rotate again.
     fn recover(&mut self) {
-        self.story.down.clear();
+        (0..KEYSTORES.len()).for_each(|keystore| self.perform(&Action::Up(keystore)));
         (0..RINGS.len()).for_each(|ring| self.perform(&Action::Resume(ring)));
         self.wait(3 * DAY);
     }

@@ -150,6 +150,7 @@ pub(super) fn keyring(name: &str) -> Event {
         typ: None,
         algorithm: Algorithm::EdDSA,
         keystore: "hsm".into(),
+        standby_keystore: None,
     })
 }
 
@@ -176,7 +177,7 @@ pub(super) fn created(number: u32) -> Event {
 
 pub(super) fn creation(number: u32) -> KeyCreated {
     let (key, kid, jwk) = (name(number), kid(number), jwk(number));
-    KeyCreated { key, kid, jwk, locator: "1".into(), attributes: BTreeMap::new(), backend_request: None }
+    KeyCreated { key, kid, jwk, locator: "1".into(), attributes: BTreeMap::new(), backend_request: None, self_test: None }
 }
 
 pub(super) fn suspended(number: u32) -> Event {

@@ -187,13 +187,14 @@ impl Model {
         if let Some(name) = self.replicas[node].made.take() {
             let jwk = public_key(&name);
             let (kid, locator) = (jwk.thumbprint(), name.to_string());
-            let created = KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None };
+            let created = KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None, self_test: None };
             let wanted = self.log.key_named(&created.key).is_some_and(|(_, key)| key.state == State::Requested);
             // Others recorded it meanwhile: this node is refused, and plans again.
             return if wanted { self.append(node, Event::KeyCreated(created)).map(|_| true) } else { Ok(true) };
         }
         let (unavailable, refused) = (BTreeMap::new(), BTreeMap::new());
-        let conditions = Conditions { unavailable: &unavailable, refused: &refused, dates: DateGate::Open, claim: 7 };
+        let conditions =
+            Conditions { unavailable: &unavailable, refused: &refused, busy: &BTreeSet::new(), dates: DateGate::Open, claim: 7 };
         let knows = Rc::clone(&self.replicas[node].knows);
         match machine.plan(&Knows { keyrings: &knows, now: self.now().max(knows.last_time()), conditions }) {
             // Two keys are the whole world; nobody asks for a third.

@@ -16,9 +16,21 @@ pub(super) enum Answer {
 pub(super) struct Keystores {
     pub(super) keys: BTreeSet<KeyName>,
     pub(super) troubles: BTreeMap<String, Trouble>,
+    /// One that never comes back.
+    pub(super) lost: Option<&'static str>,
 }
 
 impl Keystores {
+    /// Whether somebody who asks whether it answers hears nothing.
+    pub(super) fn is_down(&self, store: &str) -> bool {
+        matches!(self.troubles.get(store), Some(Trouble::Down | Trouble::Hangs))
+    }
+
+    /// Those that are down now.
+    pub(super) fn down(&self) -> impl Iterator<Item = &'static str> {
+        STORES.into_iter().filter(|store| self.is_down(store))
+    }
+
     /// Find-or-create by name.
     pub(super) fn create(&mut self, store: &str, name: &KeyName) -> Answer {
         self.call(store, |keys| keys.insert(name.clone()))

@@ -54,11 +54,7 @@ pub(super) const MISTAKES: &[(&str, &str, Mistake)] = &[
         "I4: no shorter cache life after a compromise",
         Mistake::Life(|life| CacheLife { hurry_until: None, ..life }),
     ),
-    (
-        "a cache life beyond A",
-        "verifiers: trust a compromised key for too long (E)",
-        Mistake::Life(|life| CacheLife { max_age: 12 * life.max_age, ..life }),
-    ),
+    ("a cache life beyond A", "verifiers: unknown kid (I1)", Mistake::Life(|life| CacheLife { max_age: 12 * life.max_age, ..life })),
     ("a lease to sign that never lapses", "verifiers: the kid of a live token left (I3)", Mistake::Leases { sign: true, serve: false }),
     (
         "a lease to serve that never lapses",
@@ -75,6 +71,8 @@ pub(super) const MISTAKES: &[(&str, &str, Mistake)] = &[
     ("a wake in the past", "I9: a wake that is not in the future", Mistake::Plan(|knows, honest| rewake(honest, Some(knows.now)))),
     ("no wake", "the log, liveness", Mistake::Plan(|_, honest| rewake(honest, None))),
     ("a dead keystore that holds up everything", "the log, liveness", Mistake::Plan(held_up)),
+    ("a rotation into a dead keystore", "keystores: a rotation into one that does not answer", Mistake::Plan(blind)),
+    ("a standby beside the key that signs", "I9: a busy loop", Mistake::Plan(beside)),
     ("a suspended key that signs", "I2: a suspended key signs", Mistake::Signer(Keyring::current)),
     (
         "a standby that signs",
@@ -181,6 +179,23 @@ fn rewake(honest: Plan, wake: Option<Timestamp>) -> Plan {
 fn held_up(knows: &Knows<'_>, honest: Plan) -> Plan {
     let again = knows.conditions.unavailable.values().filter(|again| **again > knows.now).min();
     again.map_or(honest, |again| Plan::SleepUntil(Some(*again)))
+}
+
+/// The step of somebody who never hears that a keystore does not answer.
+fn blind(knows: &Knows<'_>, honest: Plan) -> Plan {
+    let all_answer = BTreeMap::new();
+    match plan(knows.keyrings, knows.now, &Conditions { unavailable: &all_answer, ..knows.conditions }) {
+        Plan::Append(event) if event.name() == "key.rotated" => Plan::Append(event),
+        _ => honest,
+    }
+}
+
+fn beside(knows: &Knows<'_>, honest: Plan) -> Plan {
+    let Plan::Append(Event::KeyRequested(mut e)) = honest else { return honest };
+    if let Some(key) = knows.keyrings.keyring(&e.keyring).and_then(Keyring::current) {
+        e.keystore.clone_from(&key.keystore);
+    }
+    Plan::Append(Event::KeyRequested(e))
 }
 
 fn ignores_the_log(readings: &Readings, _: DateGate) -> DateGate {

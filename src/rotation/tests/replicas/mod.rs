@@ -84,6 +84,7 @@ fn no_schedule_breaks_a_property() {
     }
     report(&format!("{counts:#?}"));
     let seen = [counts.rotations, counts.withdrawals, counts.compromises, counts.tokens, counts.met, counts.stale, counts.crashes];
+    assert!(schedules < 100 || counts.rescues > 0, "no loss of a keystore was survived: {counts:?}");
     assert!(schedules < 100 || seen.iter().all(|count| *count > 0), "an empty check: {counts:?}");
 }
 

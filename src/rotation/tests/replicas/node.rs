@@ -26,6 +26,8 @@ pub(super) struct Node {
     pub(super) wake: Option<Timestamp>,
     pub(super) unavailable: BTreeMap<String, Timestamp>,
     pub(super) refused: BTreeMap<KeyName, Timestamp>,
+    /// Keystores in which a step of this node is under way; here a step takes no time.
+    pub(super) busy: BTreeSet<String>,
     pub(super) bodies: BTreeMap<SetName, Vec<u8>>,
     /// For each keyring the key that may sign, T, and the deadline.
     pub(super) signing: [Option<(String, Duration, Duration)>; RINGS.len()],
@@ -56,6 +58,7 @@ impl Node {
             wake: None,
             unavailable: BTreeMap::new(),
             refused: BTreeMap::new(),
+            busy: BTreeSet::new(),
             bodies: BTreeMap::new(),
             signing: Default::default(),
             last_use: Timestamp::default(),
@@ -102,9 +105,9 @@ impl World<'_> {
     fn knows<T>(&self, node: usize, ask: impl FnOnce(&Knows<'_>) -> T) -> T {
         let dates = self.gate(node);
         let now = self.wall(node).max(self.nodes[node].keyrings.last_time());
-        let Node { keyrings, unavailable, refused, .. } = &self.nodes[node];
+        let Node { keyrings, unavailable, refused, busy, .. } = &self.nodes[node];
         let claim = u32::try_from(self.records.len()).unwrap_or_default() * 4 + u32::try_from(node).unwrap_or_default();
-        ask(&Knows { keyrings, now, conditions: Conditions { unavailable, refused, dates, claim } })
+        ask(&Knows { keyrings, now, conditions: Conditions { unavailable, refused, busy, dates, claim } })
     }
 
     /// Reads what others wrote. The answer confirms the head, unless the node's own clock is in doubt.
@@ -150,6 +153,7 @@ impl World<'_> {
                 asked: Asked { caller: self.caller.map(str::to_owned), ..Asked::default() },
                 event,
             };
+            self.moves_to_a_living_keystore(node, &record.event)?;
             self.nodes[node].keyrings.apply(&record).map_err(|illegal| Caught::illegal(&illegal))?;
             self.records.push(record);
             self.times.push(self.now);
@@ -162,6 +166,17 @@ impl World<'_> {
         }
         self.dies(node, false);
         Ok(Appended::Yes)
+    }
+
+    /// Signing never goes by itself from a keystore that answers to one that does not.
+    fn moves_to_a_living_keystore(&self, node: usize, event: &Event) -> Result<(), Caught> {
+        let Event::KeyRotated(e) = event else { return Ok(()) };
+        let keyrings = &self.nodes[node].keyrings;
+        let of = |kid: &String| keyrings.key(kid).map(|(_, key)| key.keystore.clone());
+        let (from, to) = (e.from.as_ref().and_then(of), of(&e.to));
+        let dies = from.is_some_and(|from| !self.stores.is_down(&from)) && to.is_some_and(|to| self.stores.is_down(&to));
+        let by_itself = e.reason == claviger_audit::event::RotationReason::Scheduled;
+        holds(!(dies && by_itself), "keystores: a rotation into one that does not answer", || e.keyring.clone())
     }
 
     /// Counts one effect; whether the node is dead now. The process dies between two effects, whatever they are.
@@ -266,7 +281,7 @@ impl World<'_> {
         }
         let jwk = public_key(&name);
         let (kid, locator) = (jwk.thumbprint(), name.to_string());
-        let created = KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None };
+        let created = KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None, self_test: None };
         self.append(node, Event::KeyCreated(created))
     }
 

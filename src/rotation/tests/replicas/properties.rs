@@ -41,6 +41,8 @@ pub(super) struct Counts {
     /// Appends that the store refused because others were faster.
     pub(super) stale: u64,
     pub(super) crashes: u64,
+    /// Keyrings whose keystore was lost, and which signed on by a rotation.
+    pub(super) rescues: u64,
 }
 
 impl Counts {
@@ -54,6 +56,7 @@ impl Counts {
         self.met += other.met;
         self.stale += other.stale;
         self.crashes += other.crashes;
+        self.rescues += other.rescues;
     }
 }
 
@@ -78,6 +81,7 @@ fn judge(mut world: World<'_>) -> Result<Counts, Caught> {
         Caught { by: format!("the log, {by}"), why }
     })?;
     standbys_are_kept(&world.records)?;
+    standbys_live_elsewhere(&world)?;
     keystores_are_tidy(&world)?;
     let named = |name: &str| world.records.iter().filter(|record| record.event.name() == name).count() as u64;
     Ok(Counts {
@@ -121,10 +125,22 @@ fn standbys_are_kept(records: &[Record]) -> Result<(), Caught> {
     holds(without.is_empty(), "the log, I5", || format!("no standby: {without:?}"))
 }
 
-/// After a long quiet time no keystore holds a key that is compromised, abandoned, or withdrawn for longer than its grace.
+/// After a long quiet time every keyring with two keystores has its standby in the one in which the key that signs is not.
+fn standbys_live_elsewhere(world: &World<'_>) -> Result<(), Caught> {
+    let keyrings = &world.nodes[0].keyrings;
+    for keyring in keyrings.all().filter(|keyring| keyring.retired.is_none() && keyring.standby_keystore.is_some()) {
+        let signs = keyring.active().map(|key| &key.keystore);
+        let elsewhere = |key: &Key| key.state == State::Published && Some(&key.keystore) != signs;
+        holds(keyring.pending().any(elsewhere), "keystores: the standby lives beside the key that signs", || keyring.name.clone())?;
+    }
+    Ok(())
+}
+
+/// After a long quiet time no keystore holds a key that is compromised, abandoned, or withdrawn for longer than its grace; of one that is
+/// lost nobody knows.
 fn keystores_are_tidy(world: &World<'_>) -> Result<(), Caught> {
     let mut names: BTreeMap<&str, &KeyName> = BTreeMap::new();
-    let mut gone: BTreeSet<&KeyName> = BTreeSet::new();
+    let (mut gone, mut lost): (BTreeSet<&KeyName>, BTreeSet<&KeyName>) = (BTreeSet::new(), BTreeSet::new());
     for record in &world.records {
         match &record.event {
             Event::KeyCreated(e) => drop(names.insert(&e.kid, &e.key)),
@@ -132,9 +148,10 @@ fn keystores_are_tidy(world: &World<'_>) -> Result<(), Caught> {
             Event::KeyCompromised(e) => gone.extend(names.get(e.kid.as_str()).copied()),
             Event::KeyWithdrawn(e) if e.destroy_after + HOUR < world.now => gone.extend(names.get(e.kid.as_str()).copied()),
             Event::KeyDestroyed(e) => gone.extend([&e.key]),
+            Event::KeyRequested(e) if world.stores.lost == Some(e.keystore.as_str()) => drop(lost.insert(&e.key)),
             _ => {}
         }
     }
-    let left: Vec<_> = world.stores.keys.iter().filter(|key| gone.contains(key)).collect();
+    let left: Vec<_> = world.stores.keys.iter().filter(|key| gone.contains(key) && !lost.contains(key)).collect();
     holds(left.is_empty(), "orphans: a key that should be gone", || format!("{left:?}"))
 }

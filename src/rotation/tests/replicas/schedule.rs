@@ -54,6 +54,10 @@ pub(super) enum Action {
         ring: usize,
         keystore: usize,
     },
+    /// The keyring gets a second keystore, or loses it.
+    Standby(usize),
+    /// The keystore is gone for good; the first one alone, for two would be all.
+    Lose(usize),
     Retire,
     /// The node dies at one of its next effects on the log or a keystore, before or after it; it comes back.
     Crash {
@@ -109,6 +113,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => (ring(), 0_usize..4).prop_map(|(ring, key)| Action::Abandon { ring, key }),
         3 => (ring(), 0_usize..4).prop_map(|(ring, variant)| Action::Settings { ring, variant }),
         1 => (ring(), 0..STORES.len()).prop_map(|(ring, keystore)| Action::Move { ring, keystore }),
+        2 => ring().prop_map(Action::Standby),
+        1 => (0..STORES.len()).prop_map(Action::Lose),
         1 => Just(Action::Retire),
         3 => (node(), 0_u32..5, any::<bool>(), 0_u64..8_000)
             .prop_map(|(node, effects, before, seconds)| Action::Crash { node, effects, before, seconds }),

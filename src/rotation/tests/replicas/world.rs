@@ -176,10 +176,8 @@ impl<'m> World<'m> {
                 let next = self.next().unwrap_or(self.now);
                 self.run(next.since(self.now + Duration::from_millis(before)))?;
             }
-            Action::Store { store, trouble, seconds } => {
-                self.stores.troubles.insert(STORES[store].to_owned(), trouble);
-                self.heals.insert((self.now + Duration::from_secs(seconds), Heal::Store(store)));
-            }
+            Action::Store { store, .. } if self.stores.lost == Some(STORES[store]) => {}
+            Action::Store { store, trouble, seconds } => self.trouble(store, trouble, Duration::from_secs(seconds)),
             // While its clock is in doubt an operator's node ends no key's signing by a date.
             Action::Rotate { .. } | Action::Retire if (0..nodes).any(|node| self.answers(node) && self.gate(node) == DateGate::Paused) => {}
             Action::Rotate { ring, force } => {
@@ -196,7 +194,17 @@ impl<'m> World<'m> {
             // A replica that is cut off goes on with the old A, and the log does not know that: settings do not change meanwhile.
             Action::Settings { .. } if self.nodes.iter().any(|node| !node.connected) => {}
             Action::Settings { ring, variant: index } => self.wish(ring, |wish| wish.timing = variant(index, nodes > 1))?,
-            Action::Move { ring, keystore } => self.wish(ring, |wish| STORES[keystore].clone_into(&mut wish.keystore))?,
+            Action::Move { keystore, .. } if self.stores.lost == Some(STORES[keystore]) => {}
+            Action::Move { ring, keystore } => self.wish(ring, |wish| {
+                let before = std::mem::replace(&mut wish.keystore, STORES[keystore].to_owned());
+                wish.standby_keystore = wish.standby_keystore.take().map(|other| if other == wish.keystore { before } else { other });
+            })?,
+            Action::Standby(_) | Action::Lose(_) if self.stores.lost.is_some() => {}
+            Action::Standby(ring) => self.wish(ring, |wish| {
+                let other = STORES.into_iter().find(|other| *other != wish.keystore);
+                wish.standby_keystore = if wish.standby_keystore.is_some() { None } else { other.map(str::to_owned) };
+            })?,
+            Action::Lose(store) => self.lose(STORES[store])?,
             Action::Retire => self.order(|keyrings, now| verbs::retire(keyrings, now, "other", "done"))?,
             Action::Crash { node, effects, before, seconds } => {
                 self.nodes[node % nodes].doom.get_or_insert((effects, before, Duration::from_secs(seconds)));
@@ -207,6 +215,66 @@ impl<'m> World<'m> {
             Action::Step { node, seconds, lasts } => self.step_clock(node % nodes, seconds, Duration::from_secs(lasts))?,
         }
         self.run(Duration::ZERO)
+    }
+
+    /// A keystore fails for a while, and every node notices.
+    fn trouble(&mut self, store: usize, trouble: Trouble, lasts: Duration) {
+        let until = self.now + lasts;
+        self.stores.troubles.insert(STORES[store].to_owned(), trouble);
+        self.heals.insert((until, Heal::Store(store)));
+        // Who is told at once that it is back may be a tick away from looking.
+        self.outages.push(Outage::of_keystore(self.now - SKEW, until + SKEW));
+        self.notice();
+    }
+
+    /// Every node asks each keystore every few seconds whether it answers.
+    pub(super) fn notice(&mut self) {
+        for node in 0..self.nodes.len() {
+            let again = self.wall(node).max(self.nodes[node].keyrings.last_time()) + BACKOFF;
+            for store in self.stores.down() {
+                self.nodes[node].unavailable.entry(store.to_owned()).or_insert(again);
+            }
+        }
+    }
+
+    /// A keystore is gone for good. An operator rotates what signed with it, where a standby elsewhere may sign; then every keyring does
+    /// without it.
+    fn lose(&mut self, store: &'static str) -> Result<(), Caught> {
+        self.stores.lost = Some(store);
+        self.stores.troubles.insert(store.to_owned(), Trouble::Down);
+        self.outages.push(Outage::of_keystore(self.now - SKEW, Timestamp::LATEST));
+        self.notice();
+        for ring in RINGS {
+            let Some(node) = (0..self.nodes.len()).find(|node| self.answers(*node)) else { break };
+            self.learn(node)?;
+            let now = self.wall(node).max(self.nodes[node].keyrings.last_time());
+            let saved = |keyrings: &Keyrings| {
+                let keyring = keyrings.keyring(ring)?;
+                keyring.current().filter(|key| key.keystore == store)?;
+                keyrings.eligible_standby(keyring, now).filter(|key| key.keystore != store).map(drop)
+            };
+            if saved(&self.nodes[node].keyrings).is_none() || self.gate(node) == DateGate::Paused {
+                continue;
+            }
+            self.order(|keyrings, now| verbs::rotate(keyrings, now, ring, None))?;
+            if let Some(keyring) = self.nodes[node].keyrings.keyring(ring).filter(|_| self.answers(node)) {
+                let signs = keyring.active().is_some_and(|key| key.keystore != store);
+                holds(signs, "keystores: a loss was not survived", || format!("{ring} without {store}"))?;
+                self.counts.rescues += 1;
+            }
+        }
+        self.do_without_lost()
+    }
+
+    /// Every keyring is to have its keys in the keystore that is left.
+    fn do_without_lost(&mut self) -> Result<(), Caught> {
+        let Some(left) = self.stores.lost.and_then(|lost| STORES.into_iter().find(|store| *store != lost)) else { return Ok(()) };
+        (0..RINGS.len()).try_for_each(|ring| {
+            self.wish(ring, |wish| {
+                wish.standby_keystore = None;
+                left.clone_into(&mut wish.keystore);
+            })
+        })
     }
 
     /// A verb goes to the first node that answers; one that is refused changes nothing, one that is allowed must be legal.
@@ -307,7 +375,13 @@ impl<'m> World<'m> {
                 }
                 self.nodes[node].step_ms = 0;
             }
-            Heal::Store(store) => drop(self.stores.troubles.remove(STORES[store])),
+            Heal::Store(store) if self.stores.lost == Some(STORES[store]) => {}
+            Heal::Store(store) => {
+                self.stores.troubles.remove(STORES[store]);
+                for node in &mut self.nodes {
+                    node.unavailable.remove(STORES[store]);
+                }
+            }
         }
         let (now, connected) = (self.now, matches!(heal, Heal::Connect(_)));
         for node in self.nodes.iter_mut().filter(|_| connected) {
@@ -325,6 +399,8 @@ impl<'m> World<'m> {
         let this = &mut self.nodes[node];
         (this.alive, this.stepped, this.started, this.hangs_until) = (true, false, (wall, now), now);
         (this.unavailable, this.refused) = (BTreeMap::new(), BTreeMap::new());
+        self.notice();
+        let this = &mut self.nodes[node];
         if !this.connected {
             // Without the store there is no log to start from.
             self.fall(node, POLL);
@@ -341,8 +417,8 @@ impl<'m> World<'m> {
         // Others go on without this node, on clocks of their own; alone, what fell due in the gap is held (I12).
         let alone = self.nodes.len() == 1;
         let (from, held) = if alone { (down_since, self.wall(node)) } else { (down_since - SKEW, Timestamp::default()) };
-        self.outages.push(Outage { from, held, until: self.wall(node) + least });
-        self.outages.push(Outage { from, held: Timestamp::default(), until: started + most });
+        self.outages.push(Outage::of_all(from, held, self.wall(node) + least));
+        self.outages.push(Outage::of_all(from, Timestamp::default(), started + most));
         self.settle(node)
     }
 
@@ -356,7 +432,7 @@ impl<'m> World<'m> {
     /// In this time, and until the dates that were held count again, nothing has to happen on time.
     fn outage(&mut self, from: Timestamp, until: Timestamp) {
         let (_, lead) = leads(self.nodes.len() > 1);
-        self.outages.push(Outage { from: from - SKEW, held: Timestamp::default(), until: until + lead + SKEW });
+        self.outages.push(Outage::of_all(from - SKEW, Timestamp::default(), until + lead + SKEW));
     }
 
     /// No more faults, for long enough that every keyring must sign and rotate again.
@@ -367,6 +443,7 @@ impl<'m> World<'m> {
         }
         let ahead = self.records.last().map_or(self.now, |record| record.time);
         self.run(ahead.since(self.now) + POLL)?;
+        self.do_without_lost()?;
         (0..RINGS.len()).try_for_each(|ring| self.perform(&Action::Resume(ring)))?;
         self.run(2 * DAY + 2 * HOUR)
     }

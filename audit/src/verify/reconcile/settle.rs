@@ -1,0 +1,209 @@
+//! The comparison: every signature of the backends has a record that is signed for, or something that covers it, or is a finding.
+//!
+//! In scope: what matches, what is allowed, what nobody can say, what differs. Out of scope: where all that comes from (`ledger`, `account`).
+
+use super::account::{Account, Reach};
+use super::keys::{Keys, Owner};
+use super::ledger::{Claim, Ledger, Signed};
+use super::{APART, Absent, Allowance, Allowed, MOST_LISTED, Reconciliation};
+use crate::event::LogKind;
+use crate::time::Timestamp;
+use crate::verify::{Finding, Findings, Verdict};
+
+/// A signature that no record of ours explains, and whose it is.
+struct Unexplained<'a> {
+    signed: &'a Signed,
+    owner: Owner<'a>,
+}
+
+/// Between these times a missing record says something.
+struct Judged {
+    from: Timestamp,
+    to: Timestamp,
+    /// Later than this, no record can be on its way any more.
+    end: Timestamp,
+}
+
+impl Account {
+    /// Compares, once all logs are read.
+    pub(in crate::verify) fn settle(mut self, findings: &mut Findings) -> Reconciliation {
+        self.kills();
+        let Self { ledger, keys, logs, mut allowances, absent, more_absent, outside, .. } = self;
+        let mut result = Reconciliation { backends: ledger.backends.clone(), outside, ..Reconciliation::default() };
+        let judged = judged(&logs);
+        let mut unexplained = Vec::new();
+        for signed in &ledger.signed {
+            let claim = signed.claim.as_ref().filter(|claim| claim.seq < logs[claim.log].signed);
+            let time = signed.time;
+            match (keys.owner(&signed.signature.key), claim) {
+                (owner, Some(claim)) => match mismatch(signed, &owner, claim, &keys) {
+                    None => result.matched += 1,
+                    Some(text) => result.differ(findings, of_claim(text, signed, &owner, claim, (&ledger, &logs))),
+                },
+                (Owner::Log, None) => result.log_keys += 1,
+                (Owner::Foreign, None) => result.foreign += 1,
+                (_, None) if judged.from > time => result.too_old += 1,
+                (_, None) if (judged.to..=judged.end).contains(&time) => result.too_new += 1,
+                (owner, None) => unexplained.push(Unexplained { signed, owner }),
+            }
+        }
+        for Unexplained { signed, owner } in result.allow(unexplained, &mut allowances, (&ledger, &keys)) {
+            result.differ(findings, without_record(signed, &owner, &ledger));
+        }
+        for absent in absent.into_iter().filter(|absent| absent.at.seq < logs[absent.log].signed) {
+            result.differ(findings, without_signature(absent, &logs));
+        }
+        nothing_compared((&ledger, &keys), &logs, findings);
+        if more_absent > 0 {
+            let text = format!("{more_absent} more records of signatures are confirmed by no entry of the keystore's own record");
+            result.differ(findings, Finding::new(Verdict::Differs, text));
+            result.differing += more_absent - 1;
+        }
+        result
+    }
+}
+
+impl Reconciliation {
+    fn differ(&mut self, findings: &mut Findings, finding: Finding) {
+        self.differing += 1;
+        findings.push(finding);
+    }
+
+    /// Takes from the signatures those that an allowance covers, and gives the others. Whoever is covered by its own key's allowance alone comes
+    /// before those that another one could cover; among those that are open, the one that ends first is used.
+    fn allow<'a>(
+        &mut self,
+        mut unexplained: Vec<Unexplained<'a>>,
+        allowances: &mut [Allowance],
+        (ledger, keys): (&Ledger, &Keys),
+    ) -> Vec<Unexplained<'a>> {
+        allowances.sort_by_key(|allowance| (allowance.key.is_none(), allowance.to));
+        let any = allowances.partition_point(|allowance| allowance.key.is_some());
+        let depends = |entry: &Unexplained<'_>| !allowances[any..].iter().any(|allowance| allowance.is_open(entry.signed.time));
+        unexplained.sort_by_key(|entry| (!depends(entry), entry.signed.time));
+        let mut left = Vec::new();
+        for entry in unexplained {
+            let mut open = allowances.iter_mut().filter(|allowance| allowance.count > 0 && allowance.is_open(entry.signed.time));
+            match open.find(|allowance| allowance.is_for(&entry.owner, keys)) {
+                Some(allowance) if !entry.signed.signature.several => {
+                    allowance.count -= 1;
+                    self.allowed_count += 1;
+                    if self.allowed.len() < MOST_LISTED {
+                        self.allowed.push(allowed(entry.signed, &allowance.because, ledger));
+                    }
+                }
+                _ => left.push(entry),
+            }
+        }
+        self.allowed.sort_by_key(|allowed| allowed.time);
+        left.sort_by_key(|entry| entry.signed.time);
+        left
+    }
+}
+
+impl Allowance {
+    fn is_open(&self, time: Timestamp) -> bool {
+        (self.from..=self.to).contains(&time)
+    }
+
+    /// Of a key that was never recorded as made, no record tells the kid: then a kid that no record tells is one of its keyring's.
+    fn is_for(&self, owner: &Owner<'_>, keys: &Keys) -> bool {
+        match (&self.key, owner) {
+            (None, _) => true,
+            (Some((_, kid)), Owner::Kid(own)) => kid == own,
+            (Some((keyring, kid)), Owner::Requested(own)) => keyring == own && !keys.has_kid(kid),
+            (Some(_), _) => false,
+        }
+    }
+}
+
+/// A record of another keystore, or of another time, differs in nothing, and that says nothing.
+fn nothing_compared((ledger, keys): (&Ledger, &Keys), logs: &[Reach], findings: &mut Findings) {
+    let begun = logs.iter().filter_map(|log| log.first.or(log.begun)).min();
+    let ended = logs.iter().filter_map(|log| log.last).max();
+    for (name, backend, span) in ledger.records() {
+        let text = if !keys.any_of(backend) {
+            format!("nothing was compared with {name}: no key of these logs is in a keystore of this kind")
+        } else if span.is_none_or(|(first, last)| Some(last) < begun || Some(first) > ended) {
+            format!("nothing was compared with {name}: it tells of no time of which these logs tell")
+        } else {
+            continue;
+        };
+        findings.push(Finding::new(Verdict::Unpinned, text));
+    }
+}
+
+/// A use log that begins in the middle says nothing of what was before; and at the end of the logs, records may still be on their way.
+fn judged(logs: &[Reach]) -> Judged {
+    let from = logs.iter().filter(|log| log.pruned && !log.former).filter_map(|log| log.first).max().map(|first| first + APART);
+    let uses = logs.iter().filter(|log| log.kind == Some(LogKind::Uses) && !log.former);
+    let end = uses.filter_map(|log| log.signed_time).max().unwrap_or_default();
+    Judged { from: from.unwrap_or_default(), to: end - APART, end: end + APART }
+}
+
+/// What is wrong with a signature that has a record. A kid that no `key.created` tells is that of a key which never came to be, or whose record was
+/// lost: then its locator is not known either.
+fn mismatch(signed: &Signed, owner: &Owner<'_>, claim: &Claim, keys: &Keys) -> Option<&'static str> {
+    let is_unknown = !keys.has_kid(&claim.kid) && !matches!(owner, Owner::Kid(_) | Owner::Log);
+    if *owner != Owner::Kid(&claim.kid) && !is_unknown {
+        return Some("a signature by another key than its record says");
+    }
+    signed.signature.several.then_some("a request that signed several inputs, of which a record can name one")
+}
+
+/// The entry, in words; nothing in it is a secret.
+fn entry(signed: &Signed, ledger: &Ledger) -> String {
+    let signature = &signed.signature;
+    let place = ledger.place(signed);
+    format!("request {} of {} by {}, key {} ({place})", signature.request, signed.time, signature.caller, signature.key)
+}
+
+fn allowed(signed: &Signed, because: &str, ledger: &Ledger) -> Allowed {
+    let signature = &signed.signature;
+    Allowed {
+        time: signed.time,
+        request: signature.request.clone(),
+        key: signature.key.to_string(),
+        caller: signature.caller.clone(),
+        place: ledger.place(signed),
+        because: because.to_owned(),
+    }
+}
+
+fn without_record(signed: &Signed, owner: &Owner<'_>, ledger: &Ledger) -> Finding {
+    let text = match owner {
+        _ if signed.signature.several => "a request that signed several inputs, which Claviger never asks for".to_owned(),
+        Owner::Kid(kid) => format!("a signature by key {kid} that no record explains"),
+        Owner::Requested(keyring) => {
+            format!("a signature by a key of keyring {keyring} that was never taken into use, and no record explains it")
+        }
+        _ => "a signature by a key that is named as this installation's, and that no record knows".to_owned(),
+    };
+    let finding = Finding::new(Verdict::Differs, text);
+    finding.differ("a record that names the request, or counts it as unanswered", entry(signed, ledger))
+}
+
+fn of_claim(text: &str, signed: &Signed, owner: &Owner<'_>, claim: &Claim, (ledger, logs): (&Ledger, &[Reach])) -> Finding {
+    let whose = match owner {
+        Owner::Kid(kid) => format!("key {kid}"),
+        Owner::Log => "a log key".to_owned(),
+        Owner::Requested(_) | Owner::Unknown => "a key that no record knows".to_owned(),
+        Owner::Foreign => "a key that is not this installation's".to_owned(),
+    };
+    let finding = Finding::new(Verdict::Differs, text);
+    let finding = match &logs[claim.log].origin {
+        Some(origin) => finding.of(origin),
+        None => finding,
+    };
+    finding.differ(format_args!("key {}, in record {}", claim.kid, claim.seq), format_args!("{whose}: {}", entry(signed, ledger)))
+}
+
+fn without_signature(absent: Absent, logs: &[Reach]) -> Finding {
+    let Absent { at, log, time, request, kid, text } = absent;
+    let finding = Finding::new(Verdict::Differs, text).at(&at);
+    let finding = match &logs[log].origin {
+        Some(origin) => finding.of(origin),
+        None => finding,
+    };
+    finding.differ(format_args!("request {request} by key {kid}, about {time}"), "no entry")
+}

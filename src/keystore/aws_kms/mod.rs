@@ -1,0 +1,290 @@
+//! The AWS KMS adapter: keys in the key service of an account, in one region.
+//!
+//! In scope: find-or-create by tag and alias, admission, signing within a budget, destruction with its waiting period, whose account it is. Out of
+//! scope: verifying and retrying signatures (the signer does), multi-region keys, keys in custom key stores, and logging in (credentials come by
+//! the SDK's chain: environment, shared profile, web identity, container, instance).
+//!
+//! In reading order: `names` (what a key is called), `algorithm` and `der` (how it is spoken to), `admission`, `api` (every call), `failure` (how one can
+//! end), `keys` (the life of a key), `budget` and `breaker` (when nothing is asked).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use claviger_audit::Algorithm;
+use claviger_audit::names::KeyName;
+use tokio::time::timeout;
+
+use self::api::Api;
+use self::budget::Budget;
+use self::failure::{Failure, Kind};
+use self::keys::{Keys, Pauses};
+use self::names::Site;
+use super::{BoxFuture, Class, Condition, Input, Keystore, KeystoreError, Locator, Made, Seen, Signature, Terms};
+use crate::clock::{Clock, Monotonic};
+
+mod admission;
+mod algorithm;
+mod api;
+mod breaker;
+mod budget;
+mod der;
+mod failure;
+mod keys;
+mod names;
+
+/// Requests per second that Claviger allows itself by default, RSA and curves apart: half of what AWS gives an account and region, since others use it
+/// too (KMS Developer Guide, "Request quotas": 1,000 each).
+pub const DEFAULT_REQUESTS_PER_SECOND: u32 = 500;
+/// Days between a key's destruction and its deletion, by default and at most: as long as KMS lets an operator change their mind.
+pub const DEFAULT_DELETION_WINDOW: u8 = 30;
+/// The fewest days (KMS API Reference, `ScheduleKeyDeletion`).
+pub const LEAST_DELETION_WINDOW: u8 = 7;
+
+/// How long a signature is waited for, however far its deadline is: KMS takes some milliseconds, and what takes seconds is lost.
+const SIGNATURE: Duration = Duration::from_secs(5);
+/// How long a health check may take.
+const HEALTH: Duration = Duration::from_secs(4);
+/// A signature that is younger than this is health enough.
+const HEALTH_FRESH: Duration = Duration::from_secs(5);
+/// How long the answer to whose account it is holds: credentials change, and nothing but a mistake changes the account.
+const ACCOUNT_FRESH: Duration = Duration::from_hours(1);
+/// When to ask again while nobody knows yet whose account it is.
+const ACCOUNT_SOON: Duration = Duration::from_secs(1);
+
+/// Which account and region to use, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsKmsSettings {
+    /// The region, e.g. `eu-central-1`.
+    pub region: String,
+    /// The account, twelve digits: credentials of another one are refused.
+    pub account: String,
+    /// Another URL than AWS's for KMS: a VPC endpoint, or an emulator.
+    pub endpoint: Option<String>,
+    /// Likewise for STS, which says whose the credentials are.
+    pub sts_endpoint: Option<String>,
+    /// A profile of the shared configuration, instead of the chain.
+    pub profile: Option<String>,
+    /// Days between a key's destruction and its deletion, [`LEAST_DELETION_WINDOW`] to [`DEFAULT_DELETION_WINDOW`].
+    pub deletion_window: u8,
+    /// The budget of signatures, for RSA keys and for curves each.
+    pub requests_per_second: u32,
+}
+
+/// One account and region as a [`Keystore`].
+pub struct AwsKmsKeystore {
+    clock: Arc<dyn Clock>,
+    api: Arc<Api>,
+    keys: Keys,
+    budget: Budget,
+    account: Mutex<Account>,
+    /// When KMS last signed.
+    signed: Mutex<Option<Monotonic>>,
+}
+
+/// Whose the credentials are.
+#[derive(Clone, Debug)]
+enum Account {
+    Unknown,
+    Ours(Monotonic),
+    Wrong(String),
+}
+
+impl AwsKmsKeystore {
+    /// Returns at once; AWS is asked with the first call.
+    pub fn open(settings: AwsKmsSettings, clock: Arc<dyn Clock>) -> Self {
+        let site = Site { region: settings.region.clone(), account: settings.account.clone() };
+        let budget = Budget::new(settings.requests_per_second, clock.monotonic());
+        let api = Arc::new(Api::new(settings, clock.clone()));
+        let keys = Keys::new(api.clone(), site, clock.clone());
+        Self { clock, api, keys, budget, account: Mutex::new(Account::Unknown), signed: Mutex::default() }
+    }
+
+    async fn sign_by(&self, locator: &Locator, algorithm: Algorithm, input: Input, terms: Terms) -> Result<Signature, KeystoreError> {
+        algorithm::check_input(algorithm, &input).map_err(KeystoreError::Rejected)?;
+        let arn = self.keys.site.key(locator.as_str())?;
+        let begun = self.clock.monotonic();
+        let left = terms.deadline.since(begun);
+        if left.is_zero() {
+            return Err(KeystoreError::Unanswered);
+        }
+        timeout(left, self.check_account(terms.class)).await.unwrap_or(Err(KeystoreError::Unanswered))?;
+        // What an outage refuses costs no budget, and the one try after it is not spent on work that is shed.
+        self.api.breaker.look(begun)?;
+        let family = algorithm::family(algorithm);
+        let _slot = self.budget.take(family, terms.class, begun).ok_or(KeystoreError::Overloaded)?;
+        self.api.breaker.admit(begun)?;
+
+        let left = terms.deadline.since(self.clock.monotonic()).min(SIGNATURE);
+        let answered = timeout(left, self.asked_for(&arn, algorithm, input)).await;
+        let now = self.clock.monotonic();
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(_) => Err(self.api.gave_up(("kms:Sign", &arn), now.since(begun))),
+        };
+        match answer {
+            Ok(Signature { bytes, backend_request }) => {
+                *lock(&self.signed) = Some(now);
+                let bytes = match algorithm::jose_signature(algorithm, bytes) {
+                    Ok(bytes) => bytes,
+                    Err(reason) => return Err(KeystoreError::Unusable { reason, backend_request }),
+                };
+                Ok(Signature { bytes, backend_request })
+            }
+            Err(failure) => {
+                if failure.kind == Kind::Throttled {
+                    self.budget.throttled(family, now);
+                }
+                Err(self.told(&arn, failure, terms.deadline).await)
+            }
+        }
+    }
+
+    /// One request; a key that was made a moment ago and is not known everywhere yet is asked for again.
+    async fn asked_for(&self, arn: &str, algorithm: Algorithm, input: Input) -> Result<Signature, Failure> {
+        let mut pauses = Pauses::default();
+        loop {
+            match self.api.sign(arn, algorithm, input.clone()).await {
+                Err(failure) if (failure.is_not_found() || failure.is_denied()) && self.keys.is_young(arn) => {
+                    if !pauses.rest(SIGNATURE).await {
+                        return Err(failure);
+                    }
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// What a failed signature means. Where the state of the key is in the way, one more question tells whether it is gone.
+    async fn told(&self, arn: &str, failure: Failure, deadline: Monotonic) -> KeystoreError {
+        if failure.is_wrong_state() {
+            let left = deadline.since(self.clock.monotonic()).min(HEALTH);
+            if timeout(left, self.keys.is_dead_now(arn)).await == Ok(true) {
+                return KeystoreError::Gone(format!("{arn} is pending deletion"));
+            }
+        }
+        failure.into()
+    }
+
+    /// Whether the account is known to be ours. No caller's request asks AWS for it; Claviger's own work may.
+    async fn check_account(&self, class: Class) -> Result<(), KeystoreError> {
+        match lock(&self.account).clone() {
+            Account::Ours(_) => return Ok(()),
+            Account::Wrong(why) => return Err(KeystoreError::Rejected(why)),
+            Account::Unknown => {}
+        }
+        if class == Class::Own {
+            return self.confirm_account(ACCOUNT_FRESH).await;
+        }
+        let reason = "nobody knows yet whose account the credentials belong to; AWS is being asked".to_owned();
+        Err(KeystoreError::Unavailable { reason, after: ACCOUNT_SOON })
+    }
+
+    /// Asks AWS whose the credentials are, unless it said so within `fresh`.
+    async fn confirm_account(&self, fresh: Duration) -> Result<(), KeystoreError> {
+        if let Account::Ours(at) = &*lock(&self.account)
+            && self.clock.monotonic().since(*at) < fresh
+        {
+            return Ok(());
+        }
+        let found = self.api.account().await?;
+        let ours = &self.keys.site.account;
+        if found == *ours {
+            *lock(&self.account) = Account::Ours(self.clock.monotonic());
+            return Ok(());
+        }
+        let why = format!(
+            "the AWS credentials belong to account {found}, and `account` says {ours}: give Claviger credentials of {ours}, or correct \
+             `account`; nothing is made or signed meanwhile"
+        );
+        *lock(&self.account) = Account::Wrong(why.clone());
+        Err(KeystoreError::Rejected(why))
+    }
+
+    /// What comes before everything that is not a signature.
+    async fn begin(&self) -> Result<(), KeystoreError> {
+        self.api.breaker.admit(self.clock.monotonic())?;
+        self.confirm_account(ACCOUNT_FRESH).await
+    }
+
+    async fn check_health(&self) -> Result<(), KeystoreError> {
+        let now = self.clock.monotonic();
+        let proved = lock(&self.signed).is_some_and(|at| now.since(at) < HEALTH_FRESH);
+        if proved && self.api.breaker.is_closed() {
+            return Ok(());
+        }
+        self.confirm_account(ACCOUNT_FRESH).await?;
+        match self.api.reach().await {
+            Ok(()) => Ok(()),
+            // It answers; that there is too much work is the budget's business.
+            Err(failure) if failure.kind == Kind::Throttled => Ok(()),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+}
+
+impl Keystore for AwsKmsKeystore {
+    fn create<'a>(&'a self, name: &'a KeyName, algorithm: Algorithm) -> BoxFuture<'a, Result<Made, KeystoreError>> {
+        Box::pin(async move {
+            self.api.breaker.admit(self.clock.monotonic())?;
+            // Asked anew for each key: what is made in another account can only be deleted there.
+            self.confirm_account(Duration::ZERO).await?;
+            self.keys.create(name, algorithm).await
+        })
+    }
+
+    fn sign<'a>(
+        &'a self,
+        locator: &'a Locator,
+        algorithm: Algorithm,
+        input: Input,
+        terms: Terms,
+    ) -> BoxFuture<'a, Result<Signature, KeystoreError>> {
+        Box::pin(self.sign_by(locator, algorithm, input, terms))
+    }
+
+    fn destroy<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<(), KeystoreError>> {
+        Box::pin(async move {
+            let arn = self.keys.site.key(locator.as_str())?;
+            self.begin().await?;
+            self.keys.end(&arn).await
+        })
+    }
+
+    fn inspect<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<Seen, KeystoreError>> {
+        Box::pin(async move {
+            let arn = self.keys.site.key(locator.as_str())?;
+            self.begin().await?;
+            self.keys.inspect(&arn).await
+        })
+    }
+
+    fn health(&self) -> BoxFuture<'_, Result<(), KeystoreError>> {
+        Box::pin(async move {
+            let begun = self.clock.monotonic();
+            match timeout(HEALTH, self.check_health()).await {
+                Ok(health) => health,
+                Err(_) => Err(self.api.gave_up(("kms:ListAliases", "*"), self.clock.monotonic().since(begun)).into()),
+            }
+        })
+    }
+
+    fn inventory<'a>(&'a self, installation: &'a str) -> BoxFuture<'a, Result<Vec<(KeyName, Locator)>, KeystoreError>> {
+        Box::pin(async move {
+            self.begin().await?;
+            self.keys.inventory(installation).await
+        })
+    }
+
+    /// CloudTrail writes down each `Sign` under the id of its request.
+    fn keeps_record(&self) -> bool {
+        true
+    }
+
+    fn condition(&self) -> Condition {
+        Condition { reopened: self.api.breaker.reopened(), ..Condition::default() }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

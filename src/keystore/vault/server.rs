@@ -1,0 +1,190 @@
+//! One server as this adapter knows it: asked with a token that is good, or could be made good, and not while it is down.
+//!
+//! In scope: a call with a login again after a denial, the breaker around every piece of work, how the server is, and what the token may do.
+//! Out of scope: keys and signatures (`keys.rs`, `signing.rs`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use claviger_audit::names::KeyName;
+use rustify::endpoint::Endpoint;
+use rustls::ClientConfig;
+use vaultrs::api::token::requests::LookupTokenSelfRequest;
+
+use super::address::VaultPath;
+use super::api::{Capabilities, Health, Permissions, envelope};
+use super::breaker::{Breaker, Verdict};
+use super::fault::{Call, Fault, judged};
+use super::login::anonymous;
+use super::session::{Session, Sessions};
+use super::signing::Known;
+use super::transport::{Answer, Transport};
+use super::{VaultSettings, chance};
+use crate::clock::{Clock, Monotonic};
+use crate::keystore::KeystoreError;
+
+/// A signature that is younger than this is health enough.
+const HEALTH_FRESH: Duration = Duration::from_secs(5);
+/// When to look again at a server that did not answer.
+const UNSEEN_AFTER: Duration = Duration::from_secs(1);
+
+/// The server.
+pub(super) struct Server {
+    settings: VaultSettings,
+    clock: Arc<dyn Clock>,
+    transport: Result<Transport, Fault>,
+    sessions: Sessions,
+    breaker: Breaker,
+    known: Known,
+    /// When something was last done with a key: milliseconds of the monotonic clock.
+    proved: AtomicU64,
+}
+
+impl Server {
+    pub(super) fn new(settings: VaultSettings, clock: Arc<dyn Clock>) -> Self {
+        let transport = |tls: &ClientConfig| Transport::new(&settings.address, tls, settings.in_flight);
+        let transport = settings.tls.as_deref().map_err(|error| Fault::Settings(error.clone())).and_then(transport);
+        let sessions = Sessions::new(settings.login.clone(), settings.namespace.clone(), clock.clone());
+        Self { settings, clock, transport, sessions, breaker: Breaker::default(), known: Known::default(), proved: AtomicU64::new(0) }
+    }
+
+    /// Where the engine is mounted.
+    pub(super) fn mount(&self) -> &VaultPath {
+        &self.settings.mount
+    }
+
+    /// The kinds of keys that were seen.
+    pub(super) fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// The logins.
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// That a key is not there, as the engine itself said.
+    pub(super) fn gone(&self, name: &KeyName) -> Fault {
+        self.known.forget(name);
+        Fault::Gone(format!("{name} at {}", self.mount()))
+    }
+
+    /// Does a piece of work unless the server is down, and remembers what it said of it.
+    pub(super) async fn guarded<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, KeystoreError> {
+        let _permit = self.breaker.permit(self.clock.monotonic())?;
+        let outcome = work.await;
+        let now = self.clock.monotonic();
+        match &outcome {
+            Ok(_) => {
+                self.proved.store(millis(now), Ordering::Relaxed);
+                self.breaker.judge(Verdict::Well, "", 0.0, now);
+            }
+            Err(fault) if fault.concerns_all() => self.proved.store(0, Ordering::Relaxed),
+            Err(_) => {}
+        }
+        outcome.map_err(|fault| self.told(&fault))
+    }
+
+    /// One exchange with the token in use; after a denial once more with a new one.
+    pub(super) async fn call<E: Endpoint>(&self, endpoint: &E, call: &Call, deadline: Monotonic) -> Result<Answer, Fault> {
+        let transport = self.transport()?;
+        let session = self.sessions.session(transport, deadline).await?;
+        let denied = match self.asked(endpoint, &session, call, deadline).await {
+            Err(denied @ Fault::Denied { .. }) => denied,
+            other => return other,
+        };
+        let Some(fresh) = self.sessions.after_denial(transport, &session, deadline).await? else { return Err(denied) };
+        let answer = self.asked(endpoint, &fresh, call, deadline).await?;
+        self.sessions.was_not_in_vain();
+        Ok(answer)
+    }
+
+    /// Whether signing could work now. The question costs the server nothing, needs no token and leaves no entry in its audit log; the token
+    /// is asked for only where that does not say enough: on a standby node, which may hand requests on, and after a denial.
+    pub(super) async fn health(&self, deadline: Monotonic) -> Result<(), KeystoreError> {
+        let now = self.clock.monotonic();
+        let proved = self.proved.load(Ordering::Relaxed);
+        if proved > 0 && u128::from(millis(now).saturating_sub(proved)) < HEALTH_FRESH.as_millis() && self.breaker.refusal(now).is_none() {
+            return Ok(());
+        }
+        self.looked_at(deadline).await.map_err(|fault| match self.told(&fault) {
+            // Nothing was lost but a look: whoever asks wants to know why.
+            KeystoreError::Unanswered => KeystoreError::Unavailable { reason: fault.to_string(), after: UNSEEN_AFTER },
+            told => told,
+        })?;
+        // Keys are looked at again at once, by whoever comes first.
+        self.breaker.invite(self.clock.monotonic());
+        Ok(())
+    }
+
+    async fn looked_at(&self, deadline: Monotonic) -> Result<(), Fault> {
+        let transport = self.transport()?;
+        // Enterprise has this path in its root namespace alone.
+        let answer = transport.exchange(&Health {}, &anonymous(None), self.left(deadline)?).await?;
+        let forwards = match answer.status {
+            200 | 473 => false,
+            429 => true,
+            472 => return Err(Fault::Standby),
+            503 => return Err(Fault::Sealed),
+            _ => return judged(answer, &Call { capability: "read", path: "sys/health".to_owned() }).map(drop),
+        };
+        let session = self.sessions.session(transport, deadline).await?;
+        if !forwards && !self.sessions.is_in_doubt() {
+            return Ok(());
+        }
+        let call = Call { capability: "read", path: "auth/token/lookup-self".to_owned() };
+        match self.asked(&LookupTokenSelfRequest {}, &session, &call, deadline).await {
+            Err(Fault::Denied { .. }) => {
+                self.sessions.discard(&session);
+                self.sessions.session(transport, deadline).await.map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// What the token may do on each of these paths.
+    pub(super) async fn permissions(&self, paths: Vec<String>, deadline: Monotonic) -> Result<Permissions, Fault> {
+        let call = Call { capability: "update", path: "sys/capabilities-self".to_owned() };
+        let answer = self.call(&Capabilities { paths }, &call, deadline).await?;
+        envelope::<Permissions>(&answer.body)?.data.ok_or_else(|| Fault::Nonsense("it says nothing of permissions".to_owned()))
+    }
+
+    /// Does what is due for the token, and says when to look again.
+    pub(super) async fn keep(&self) -> Duration {
+        let Ok(transport) = &self.transport else { return Duration::from_hours(1) };
+        let (rest, done) = self.sessions.keep(transport).await;
+        if let Err(fault) = done {
+            tracing::debug!(%fault, "the token could not be had or renewed");
+            let _ = self.told(&fault);
+        }
+        rest
+    }
+
+    async fn asked<E: Endpoint>(&self, endpoint: &E, session: &Session, call: &Call, deadline: Monotonic) -> Result<Answer, Fault> {
+        let answer = self.transport()?.exchange(endpoint, &session.middle, self.left(deadline)?).await?;
+        judged(answer, call)
+    }
+
+    /// Judges the server by a fault, and translates it.
+    fn told(&self, fault: &Fault) -> KeystoreError {
+        let now = self.clock.monotonic();
+        if let Some(verdict) = fault.verdict() {
+            self.breaker.judge(verdict, &fault.to_string(), chance(), now);
+        }
+        fault.tell(self.breaker.refusal(now).map(|(_, after)| after))
+    }
+
+    fn transport(&self) -> Result<&Transport, Fault> {
+        self.transport.as_ref().map_err(Clone::clone)
+    }
+
+    fn left(&self, deadline: Monotonic) -> Result<Duration, Fault> {
+        let left = deadline.since(self.clock.monotonic());
+        if left.is_zero() { Err(Fault::Expired) } else { Ok(left) }
+    }
+}
+
+fn millis(point: Monotonic) -> u64 {
+    u64::try_from(point.since(Monotonic::at(Duration::ZERO)).as_millis()).unwrap_or(u64::MAX)
+}
