@@ -9,17 +9,27 @@ mod court;
 #[path = "several_keystores/dead.rs"]
 mod dead;
 mod harness;
+#[cfg(feature = "aws-kms")]
+#[path = "support/kms.rs"]
+mod kms;
 #[path = "support/load.rs"]
 mod load;
 #[path = "several_keystores/lost.rs"]
 mod lost;
 #[path = "several_keystores/moved.rs"]
 mod moved;
+#[cfg(feature = "aws-kms")]
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "several_keystores/servers.rs"]
+mod servers;
+#[path = "support/vault.rs"]
+mod vault;
 
 use std::sync::Mutex;
 
 use claviger_audit::Timestamp;
-use harness::{Client, Daemon, Place, until};
+use harness::{Client, Daemon, Place, until, wait};
 use serde_json::Value;
 
 /// The second keystore, and its token.

@@ -27,7 +27,7 @@ fn setup(other: &Tokens) -> Setup {
 
 /// Breaks the keystore of `left` when one of its keys has just stopped signing. Until that key has left the JWKS, and `right` has rotated,
 /// every request of `right` is answered in time; then the keystore is mended, and what waited for it is done.
-fn nobody_else_notices(place: &Place<'_>, daemon: &mut Daemon, what: &str, breaks: impl FnOnce(), mends: impl FnOnce()) {
+pub(crate) fn nobody_else_notices(place: &Place<'_>, daemon: &mut Daemon, what: &str, breaks: impl FnOnce(), mends: impl FnOnce()) {
     let retiring = || in_state(place, "left", "retiring").last().and_then(|key| Some(key["kid"].as_str()?.to_owned()));
     let old = until("a key that stopped signing", || retiring().ok_or_else(|| "none".to_owned()));
     breaks();

@@ -11,7 +11,7 @@ use crate::load::{SECONDS, under_load};
 use crate::{CLIENTS, ONE_LOAD, OTHER, becomes, json, patient, records, signer};
 
 /// Names another keystore, and waits until a key there signs and the last one elsewhere is gone.
-fn moves(place: &Place<'_>, load: &crate::load::Load, from: &str, to: &str) {
+pub(crate) fn moves(place: &Place<'_>, load: &crate::load::Load, from: &str, to: &str) {
     let old = signer(place, "access").0;
     place.edit_config(|text| {
         let (before, own) = text.split_once("[keyring.access]").expect("our own file");

@@ -4,6 +4,9 @@
 //! work, cut or outdated ones; and what was asked, for who wants to count. Out of scope: TLS: a connection is served over any stream, so
 //! that an acceptor can stand before it; both sides are plain TCP on loopback here.
 
+// Each test binary is compiled with its own copy, and uses its own part of it.
+#![allow(dead_code)]
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;

@@ -157,12 +157,11 @@ impl Story {
         plan(&self.keyrings, self.now, &conditions)
     }
 
-    /// What health sees: it asks every keystore all the time.
+    /// What health sees: it asks every keystore all the time. One that does not answer may be asked for a key at once; then there is a pause.
     fn look_at_keystores(&mut self) {
-        let again = self.now + BACKOFF;
         self.unavailable.retain(|keystore, _| self.down.contains(keystore));
         for keystore in &self.down {
-            self.unavailable.entry(keystore.clone()).or_insert(again);
+            self.unavailable.entry(keystore.clone()).or_insert(self.now);
         }
     }
 

@@ -105,7 +105,7 @@ fn a_dead_keystore_does_not_hold_the_first_set_but_an_empty_one_is_never_served(
     let other = KeyringWish { keystore: "vault".to_owned(), ..wish("other") };
     let mut story = Story::with(&[wish("tokens"), other]);
     story.down.insert("vault".to_owned());
-    story.run(MINUTE);
+    story.settle();
     assert_eq!((story.states("tokens"), story.states("other")), (vec!["active", "published"], vec!["requested"]));
     assert!(story.keyrings.was_served(&SetName::Issuer("main".to_owned())));
     assert!(!story.keyrings.was_served(&SetName::Keyring("other".to_owned())));
@@ -377,7 +377,7 @@ fn a_lost_keystore_is_survived_by_a_rotation() {
 fn while_nobody_signs_the_keystore_that_answers_makes_the_next_key() {
     let mut story = Story::with(&[two("hsm", Some("vault"))]);
     story.down.insert("hsm".to_owned());
-    story.run(MINUTE);
+    story.settle();
     assert_eq!(living(&story), [("active", "vault"), ("requested", "hsm")]);
 
     // Requested before anybody knew that it does not answer.

@@ -39,11 +39,12 @@ pub(super) struct Reach {
     pub(super) former: bool,
 }
 
-/// The last record of one process.
+/// The last record of one process, and whether it said that it stopped.
 struct Run {
     node: String,
     boot: String,
     last: Timestamp,
+    stopped: bool,
 }
 
 /// A start after which some signatures of the run before may have no record.
@@ -153,6 +154,13 @@ impl Account {
         }
     }
 
+    /// Whether a process may still have records to write. One that stopped wrote all of them first, or counted what it could not name; for one
+    /// that was killed, the next start of its node counts.
+    pub(super) fn is_unfinished(&self) -> bool {
+        let goes_on = |run: &Run| !run.stopped && !self.runs.iter().any(|next| next.node == run.node && next.last > run.last);
+        self.runs.iter().any(goes_on)
+    }
+
     fn place(&mut self, record: &Record) {
         let Some(log) = self.logs.last_mut() else { return };
         log.kind = Some(record.log);
@@ -163,9 +171,10 @@ impl Account {
             log.first.get_or_insert(record.time);
         }
         log.last = Some(record.time);
+        let stopped = matches!(record.event, Event::DaemonStop(_));
         match self.runs.iter_mut().rev().find(|run| run.boot == record.boot && run.node == record.node) {
-            Some(run) => run.last = run.last.max(record.time),
-            None => self.runs.push(Run { node: record.node.clone(), boot: record.boot.clone(), last: record.time }),
+            Some(run) => (run.last, run.stopped) = (run.last.max(record.time), run.stopped || stopped),
+            None => self.runs.push(Run { node: record.node.clone(), boot: record.boot.clone(), last: record.time, stopped }),
         }
     }
 }

@@ -19,7 +19,8 @@ struct Unexplained<'a> {
 /// Between these times a missing record says something.
 struct Judged {
     from: Timestamp,
-    to: Timestamp,
+    /// `None`: everything is recorded, since everybody stopped.
+    to: Option<Timestamp>,
     /// Later than this, no record can be on its way any more.
     end: Timestamp,
 }
@@ -28,9 +29,10 @@ impl Account {
     /// Compares, once all logs are read.
     pub(in crate::verify) fn settle(mut self, findings: &mut Findings) -> Reconciliation {
         self.kills();
+        let is_unfinished = self.is_unfinished();
         let Self { ledger, keys, logs, mut allowances, absent, more_absent, outside, .. } = self;
         let mut result = Reconciliation { backends: ledger.backends.clone(), outside, ..Reconciliation::default() };
-        let judged = judged(&logs);
+        let judged = judged(&logs, is_unfinished);
         let mut unexplained = Vec::new();
         for signed in &ledger.signed {
             let claim = signed.claim.as_ref().filter(|claim| claim.seq < logs[claim.log].signed);
@@ -43,7 +45,7 @@ impl Account {
                 (Owner::Log, None) => result.log_keys += 1,
                 (Owner::Foreign, None) => result.foreign += 1,
                 (_, None) if judged.from > time => result.too_old += 1,
-                (_, None) if (judged.to..=judged.end).contains(&time) => result.too_new += 1,
+                (_, None) if judged.to.is_some_and(|to| (to..=judged.end).contains(&time)) => result.too_new += 1,
                 (owner, None) => unexplained.push(Unexplained { signed, owner }),
             }
         }
@@ -133,12 +135,13 @@ fn nothing_compared((ledger, keys): (&Ledger, &Keys), logs: &[Reach], findings: 
     }
 }
 
-/// A use log that begins in the middle says nothing of what was before; and at the end of the logs, records may still be on their way.
-fn judged(logs: &[Reach]) -> Judged {
+/// A use log that begins in the middle says nothing of what was before; and at the end of the logs, records may still be on their way, unless
+/// every process said that it stopped.
+fn judged(logs: &[Reach], is_unfinished: bool) -> Judged {
     let from = logs.iter().filter(|log| log.pruned && !log.former).filter_map(|log| log.first).max().map(|first| first + APART);
     let uses = logs.iter().filter(|log| log.kind == Some(LogKind::Uses) && !log.former);
     let end = uses.filter_map(|log| log.signed_time).max().unwrap_or_default();
-    Judged { from: from.unwrap_or_default(), to: end - APART, end: end + APART }
+    Judged { from: from.unwrap_or_default(), to: is_unfinished.then(|| end - APART), end: end + APART }
 }
 
 /// What is wrong with a signature that has a record. A kid that no `key.created` tells is that of a key which never came to be, or whose record was

@@ -407,6 +407,22 @@ fn what_is_near_an_end_is_not_judged() {
     assert_eq!(late.differences().len(), 2);
 }
 
+/// Whoever stopped has recorded everything: then nothing waits for its record, up to the last second and after it.
+#[test]
+fn logs_that_were_stopped_are_judged_to_their_end() {
+    let stopped = |world: &mut World| world.record(LogKind::Keys, END, Event::DaemonStop(DaemonStop { reason: "signal".into() }));
+    let mut world = World::new().ended();
+    let request = world.next();
+    world.entry(END + 60, 3, &request, None);
+    assert_eq!((world.compare().0.too_new, world.differences().len()), (1, 0));
+    stopped(&mut world);
+    assert_eq!((world.compare().0.too_new, world.differences().len()), (0, 1));
+    // The next one runs.
+    world.boot += 1;
+    world.started(END + 30, false);
+    assert_eq!((world.compare().0.too_new, world.differences().len()), (1, 0));
+}
+
 #[test]
 fn a_record_of_another_time_or_of_no_key_compares_nothing() {
     let mut world = World::new();

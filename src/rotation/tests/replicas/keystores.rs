@@ -26,6 +26,11 @@ impl Keystores {
         matches!(self.troubles.get(store), Some(Trouble::Down | Trouble::Hangs))
     }
 
+    /// How long a node leaves one alone that did not answer. One that is lost is asked seldom: days would be filled with asking it.
+    pub(super) fn pause(&self, store: &str) -> Duration {
+        if self.lost == Some(store) { HOUR } else { BACKOFF }
+    }
+
     /// Those that are down now.
     pub(super) fn down(&self) -> impl Iterator<Item = &'static str> {
         STORES.into_iter().filter(|store| self.is_down(store))

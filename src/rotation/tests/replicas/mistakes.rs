@@ -61,7 +61,7 @@ pub(super) const MISTAKES: &[(&str, &str, Mistake)] = &[
         "verifiers: trust a compromised key for too long (E)",
         Mistake::Leases { sign: false, serve: true },
     ),
-    ("a clock that nobody watches", "verifiers: unknown kid (I1)", Mistake::NoWatch),
+    ("a clock that nobody watches", "verifiers: the kid of a live token left (I3)", Mistake::NoWatch),
     ("a log ahead of the clock that retires keys", "verifiers: the kid of a live token left (I3)", Mistake::Gate(ignores_the_log)),
     (
         "dates that are not held after a start",

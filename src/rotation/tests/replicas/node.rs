@@ -318,7 +318,7 @@ impl World<'_> {
 
     /// What the node makes of a keystore's answer, as the rotator does.
     fn answered(&mut self, node: usize, keystore: &str, name: &KeyName, answer: Answer) -> bool {
-        let again = self.knows(node, |knows| knows.now) + BACKOFF;
+        let again = self.knows(node, |knows| knows.now) + self.stores.pause(keystore);
         if self.stores.troubles.get(keystore) == Some(&Trouble::Hangs) {
             self.nodes[node].hangs_until = self.now + HANG;
         }

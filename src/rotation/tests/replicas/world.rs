@@ -230,8 +230,9 @@ impl<'m> World<'m> {
     /// Every node asks each keystore every few seconds whether it answers.
     pub(super) fn notice(&mut self) {
         for node in 0..self.nodes.len() {
-            let again = self.wall(node).max(self.nodes[node].keyrings.last_time()) + BACKOFF;
+            let now = self.wall(node).max(self.nodes[node].keyrings.last_time());
             for store in self.stores.down() {
+                let again = now + self.stores.pause(store);
                 self.nodes[node].unavailable.entry(store.to_owned()).or_insert(again);
             }
         }
