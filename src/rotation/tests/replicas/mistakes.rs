@@ -71,7 +71,6 @@ pub(super) const MISTAKES: &[(&str, &str, Mistake)] = &[
     ("a wake in the past", "I9: a wake that is not in the future", Mistake::Plan(|knows, honest| rewake(honest, Some(knows.now)))),
     ("no wake", "the log, liveness", Mistake::Plan(|_, honest| rewake(honest, None))),
     ("a dead keystore that holds up everything", "the log, liveness", Mistake::Plan(held_up)),
-    ("a rotation into a dead keystore", "keystores: a rotation into one that does not answer", Mistake::Plan(blind)),
     ("a standby beside the key that signs", "I9: a busy loop", Mistake::Plan(beside)),
     ("a suspended key that signs", "I2: a suspended key signs", Mistake::Signer(Keyring::current)),
     (
@@ -182,11 +181,15 @@ fn held_up(knows: &Knows<'_>, honest: Plan) -> Plan {
 }
 
 /// The step of somebody who never hears that a keystore does not answer.
-fn blind(knows: &Knows<'_>, honest: Plan) -> Plan {
+/// The next key signs though its keystore is away.
+pub(super) fn blind(knows: &Knows<'_>, honest: Plan) -> Plan {
     let all_answer = BTreeMap::new();
-    match plan(knows.keyrings, knows.now, &Conditions { unavailable: &all_answer, ..knows.conditions }) {
-        Plan::Append(event) if event.name() == "key.rotated" => Plan::Append(event),
-        _ => honest,
+    let conditions = Conditions { unavailable: &all_answer, ..knows.conditions };
+    match (honest, plan(knows.keyrings, knows.now, &conditions)) {
+        (_, Plan::Append(event)) if event.name() == "key.rotated" => Plan::Append(event),
+        // It wakes for a rotation, too.
+        (Plan::SleepUntil(_), Plan::SleepUntil(wake)) => Plan::SleepUntil(wake),
+        (honest, _) => honest,
     }
 }
 

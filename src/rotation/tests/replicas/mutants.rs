@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use claviger_audit::event::{KeyRotated, KeyWithdrawn, RotationReason};
 
-use super::mistakes::MISTAKES;
+use super::mistakes::{MISTAKES, blind};
 use super::*;
 
 /// Schedules within which a mutant must have been caught.
@@ -188,4 +188,15 @@ fn each_planted_mistake_is_caught() {
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), MISTAKES.len(), wrong.join("\n"));
     assert!(MISTAKES.len() >= 20);
+}
+
+/// Chance meets this one too seldom: a keyring's second keystore, with its standby, is away when that is due to sign.
+#[test]
+fn a_rotation_into_a_dead_keystore_is_caught() {
+    let away = [Action::Store { store: 1, trouble: Trouble::Down, seconds: 8_000 }, Action::Wait(8_000)];
+    let actions = [Action::Standby(0), Action::Wait(40_000)].into_iter().chain(away.iter().cloned().cycle().take(24)).collect();
+    let schedule = Schedule { offsets_ms: vec![0], actions };
+    play(&Honest, &schedule).unwrap_or_else(|caught| panic!("{}: {}", caught.by, caught.why));
+    let caught = play(&Mutant::new(Mistake::Plan(blind)), &schedule).err().expect("it is caught");
+    assert_eq!(caught.by, "keystores: a rotation into one that does not answer", "{}", caught.why);
 }
