@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::absences::Absences;
 use crate::clock::Clock;
+use crate::complaints::{Complaints, Work};
 use crate::drift;
 use crate::journal::{AppendError, KeyLog};
 use crate::keystore::{Keystore, KeystoreError};
@@ -58,6 +59,8 @@ pub fn orphans(held: &BTreeSet<KeyName>, keyrings: &Keyrings) -> Vec<KeyName> {
 /// Knows which keystores answer. One per daemon.
 pub struct Health {
     keys: KeyLog,
+    /// What keystores said last when they did not do their work.
+    pub complaints: Arc<Complaints>,
     /// What keystores recovered from by themselves.
     pub recoveries: Recoveries,
     absences: Absences,
@@ -71,7 +74,8 @@ impl Health {
     /// Every keystore counts as answering until it does not.
     pub fn new(keys: KeyLog, node: &str, clock: Arc<dyn Clock>, wake: Arc<Notify>) -> Self {
         let recoveries = Recoveries::new(keys.clone(), node.to_owned(), clock.clone());
-        Self { keys, recoveries, absences: Absences::default(), orphans: Mutex::default(), clock, wake }
+        let complaints = Arc::default();
+        Self { keys, complaints, recoveries, absences: Absences::default(), orphans: Mutex::default(), clock, wake }
     }
 
     /// Asks one keystore until the stop.
@@ -120,9 +124,13 @@ impl Health {
         let Some(installation) = self.keys.snapshot().keyrings.origin().map(|origin| origin.installation.clone()) else { return };
         let held = match tokio::time::timeout(INVENTORY, keystore.inventory(&installation)).await {
             Ok(Ok(held)) => held.into_iter().map(|(name, _)| name).collect(),
-            Ok(Err(error)) => return tracing::debug!(keystore = name, %error, "what the keystore holds could not be listed"),
+            Ok(Err(error)) => {
+                self.complaints.note(name, Work::List, &error);
+                return tracing::warn!(keystore = name, %error, "what the keystore holds could not be listed");
+            }
             Err(_) => return tracing::debug!(keystore = name, "what the keystore holds could not be listed in time"),
         };
+        self.complaints.done(name, Work::List);
         let orphans = orphans(&held, &self.keys.snapshot().keyrings);
         if !orphans.is_empty() {
             tracing::warn!(
@@ -156,6 +164,7 @@ impl Health {
 
     /// Notes that a keystore did not answer; the first time, it wakes the rotator and tells the log too.
     pub async fn failed(&self, keystore: &str, error: &KeystoreError) -> Result<(), AppendError> {
+        self.complaints.note(keystore, Work::Answer, error);
         let after = if let KeystoreError::Unavailable { after, .. } = error { Some(*after) } else { None };
         let is_news = self.absences.failed(keystore, after, self.clock.wall());
         if is_news {
@@ -171,6 +180,7 @@ impl Health {
 
     /// Notes that a keystore answered; wakes the rotator and tells the log if it had been lost.
     pub async fn answered(&self, keystore: &str) -> Result<(), AppendError> {
+        self.complaints.done(keystore, Work::Answer);
         if self.absences.answered(keystore) {
             self.wake.notify_one();
         }

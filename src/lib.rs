@@ -7,7 +7,7 @@
 //!
 //! Pure rooms, without I/O, async, clock, randomness or tracing: [`rotation`], [`policy`], [`jose`]. Ports, a contract in prose and its
 //! adapters: [`keystore`], [`journal`]. The shell, each story told in one place: [`signer`], [`rotator`], [`publisher`], [`operator`],
-//! [`upkeep`], [`witness`], [`logbook`], [`health`], [`recoveries`], [`drift`], [`clock_watch`], [`lateness`], [`readiness`], [`inspect`], [`daemon`]. The edge:
+//! [`upkeep`], [`witness`], [`logbook`], [`health`], [`complaints`], [`recoveries`], [`drift`], [`clock_watch`], [`lateness`], [`readiness`], [`inspect`], [`daemon`]. The edge:
 //! [`http`], [`cli`]. What comes from outside: [`config`], [`secret`], [`clock`].
 //!
 //! # Rules between the rooms
@@ -21,6 +21,7 @@ pub mod calls;
 pub mod cli;
 pub mod clock;
 pub mod clock_watch;
+pub mod complaints;
 pub mod config;
 pub mod daemon;
 pub mod drift;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::calls::Calls;
 use crate::clock::Clock;
 use crate::clock_watch::{Change, ClockWatch};
+use crate::complaints::Work;
 use crate::health::Health;
 use crate::journal::{AppendError, KeyLog, UseLog};
 use crate::keystore::{Keystore, KeystoreError, Locator};
@@ -229,8 +230,9 @@ impl Rotator {
         };
         let (made, tested) = match made {
             Ok(made) => made,
-            Err(error) => return self.failed(&keystore, &name, &error).await,
+            Err(error) => return self.failed(&keystore, &name, Work::Make, &error).await,
         };
+        self.health.complaints.done(&keystore, Work::Make(name.keyring().to_owned()));
         if let Err(error) = self.health.answered(&keystore).await {
             return after(Err(error));
         }
@@ -268,8 +270,9 @@ impl Rotator {
             Err(error) => Err(error),
         };
         if let Err(error) = done {
-            return self.failed(&keystore, &name, &error).await;
+            return self.failed(&keystore, &name, Work::Destroy, &error).await;
         }
+        self.health.complaints.done(&keystore, Work::Destroy(name.keyring().to_owned()));
         if let Err(error) = self.health.answered(&keystore).await {
             return after(Err(error));
         }
@@ -281,12 +284,13 @@ impl Rotator {
     }
 
     /// A keystore that does not answer is asked again later; one that refused a key is asked for other keys meanwhile.
-    async fn failed(&self, keystore: &str, name: &KeyName, error: &KeystoreError) -> Next {
+    async fn failed(&self, keystore: &str, name: &KeyName, work: fn(String) -> Work, error: &KeystoreError) -> Next {
         tracing::warn!(keystore, key = %name, %error, "a keystore did not do its step");
         let now = self.clock.wall();
         if !matches!(error, KeystoreError::Rejected(_) | KeystoreError::Gone(_)) {
             return after(self.health.failed(keystore, error).await);
         }
+        self.health.complaints.note(keystore, work(name.keyring().to_owned()), error);
         let first = {
             let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
             refused.insert(name.clone(), now + REFUSED_PAUSE).is_none()

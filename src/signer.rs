@@ -15,6 +15,7 @@ use claviger_audit::record::Asked;
 
 use crate::calls::Calls;
 use crate::clock::{Clock, Monotonic};
+use crate::complaints::{Complaints, Work};
 use crate::journal::pseudonym::Pseudonyms;
 use crate::journal::{AppendError, Doubt, Draft, KeyLog, KeySnapshot, Receipt, Standing, UseLog};
 use crate::keystore::{Class, Input, Signature, Terms};
@@ -92,6 +93,7 @@ pub struct Signer {
     view: ArcSwap<View>,
     pseudonyms: Arc<Pseudonyms>,
     calls: Arc<Calls>,
+    complaints: Arc<Complaints>,
     refusals: Refusals,
     limits: Limits,
     clock: Arc<dyn Clock>,
@@ -102,7 +104,7 @@ impl Signer {
     /// Puts the parts together; nothing is read or asked yet.
     pub fn new(
         (keys, uses): (KeyLog, UseLog),
-        (keystores, calls): (Keystores, Arc<Calls>),
+        (keystores, calls, complaints): (Keystores, Arc<Calls>, Arc<Complaints>),
         rules: Rules,
         (pseudonyms, limits): (Arc<Pseudonyms>, PerCaller),
         (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>),
@@ -110,7 +112,7 @@ impl Signer {
         let view = View::build(&keys.snapshot().keyrings, &keystores, None);
         let (rules, view) = (ArcSwap::from_pointee(rules), ArcSwap::from_pointee(view));
         let (refusals, limits) = (Refusals::default(), Limits::new(limits));
-        Self { keys, uses, keystores, rules, view, pseudonyms, calls, refusals, limits, clock, metrics }
+        Self { keys, uses, keystores, rules, view, pseudonyms, calls, complaints, refusals, limits, clock, metrics }
     }
 
     /// The rules in force; a reload replaces all of them at once.
@@ -249,6 +251,7 @@ impl Signer {
         let (receipt, verified) = tokio::join!(append, async { key.verifier.verify(&input, &bytes) });
         let receipt = receipt.map_err(|error| Attempt::Final(append_refusal(&error)))?;
         call.settle();
+        self.complaints.done(&key.keystore_name, Work::Sign(rules.name.clone()));
 
         // Nothing below has left the process yet; the record above is durable.
         if verified.is_err() {

@@ -13,7 +13,7 @@ use super::client::Client;
 use super::exit;
 use super::output::{self, Format, Outcome};
 use crate::clock::Clock;
-use crate::config::{self, Config, files};
+use crate::config::{self, Config, KeystoreConfig, files};
 use crate::daemon::{self, setup};
 use crate::inspect::{self, Finding};
 use crate::journal::peek;
@@ -127,19 +127,7 @@ async fn running(config: &Config, client: Option<Client>, pid: &str) -> Vec<Find
     );
     let state = if status["clock"]["paused"] == true { Err(paused) } else { Ok("was not stepped".to_owned()) };
     findings.push(Finding::new("clock", state));
-    for row in rows(&status, "keystores") {
-        let profile = row["keystore"].as_str().and_then(|name| config.keystores.get(name)?.allowance());
-        let answers = profile.map_or_else(|| "answers".to_owned(), |profile| format!("answers; {profile}"));
-        let state = if row["answers"] == true { Ok(answers) } else { Err("does not answer; see the daemon's log".to_owned()) };
-        findings.push(Finding::new(format!("keystore {}", output::cell(&row["keystore"])), state));
-        for name in rows(row, "orphans") {
-            let detail = format!(
-                "an orphan: {} holds it, and no record names it. Nothing uses it; look who made it",
-                output::cell(&row["keystore"])
-            );
-            findings.push(Finding::new(format!("key {}", output::cell(name)), Err(detail)));
-        }
-    }
+    findings.extend(rows(&status, "keystores").flat_map(|row| keystore(config, row)));
     for row in rows(&status, "keyrings") {
         let state = if row["ready"] == true { Ok("can sign".to_owned()) } else { Err(output::cell(&row["detail"])) };
         findings.push(Finding::new(format!("keyring {}", output::cell(&row["keyring"])), state));
@@ -178,6 +166,25 @@ async fn running(config: &Config, client: Option<Client>, pid: &str) -> Vec<Find
         findings.push(Finding::new(format!("key of log {log}"), state));
     }
     findings
+}
+
+/// Whether a keystore answers, what it said last when it did not do its work (most of it says what to do, too), and its orphans.
+fn keystore(config: &Config, row: &Value) -> Vec<Finding> {
+    let name = output::cell(&row["keystore"]);
+    let what = format!("keystore {name}");
+    let complaint = |row: &Value| Finding::new(&what, Err(format!("{}: {}", output::cell(&row["work"]), output::cell(&row["text"]))));
+    let complaints: Vec<Finding> = rows(row, "complaints").map(complaint).collect();
+    let allowance = config.keystores.get(&name).and_then(KeystoreConfig::allowance);
+    let answers = allowance.map_or_else(|| "answers".to_owned(), |text| format!("answers; {text}"));
+    let state = if row["answers"] == true { Ok(answers) } else { Err("does not answer".to_owned()) };
+    let orphan = |key: &Value| {
+        let text = format!("an orphan: {name} holds it, and no record names it. Nothing uses it; look who made it");
+        Finding::new(format!("key {}", output::cell(key)), Err(text))
+    };
+    let orphans: Vec<Finding> = rows(row, "orphans").map(orphan).collect();
+    // A complaint says more than that it does not answer.
+    let state = Some(Finding::new(&what, state)).filter(|state| state.state.is_ok() || complaints.is_empty());
+    state.into_iter().chain(complaints).chain(orphans).collect()
 }
 
 /// A risk as `/readyz` tells it, with its dates.

@@ -158,7 +158,7 @@ impl Daemon {
         let (calls, watch) = (Arc::new(Calls::new(uses.clone(), &keystores)), Arc::new(ClockWatch::start(clock.clone())));
         let signer = Arc::new(Signer::new(
             (keys.clone(), uses.clone()),
-            (keystores.clone(), calls.clone()),
+            (keystores.clone(), calls.clone(), health.complaints.clone()),
             rules,
             (pseudonyms.clone(), per_caller(&config)),
             (clock.clone(), metrics.clone()),

@@ -210,8 +210,10 @@ async fn status(State(app): State<App>, request: Request) -> Response<Body> {
         let health = &app.readiness.health;
         let keystores = app.readiness.keystores.iter().map(|(name, port)| {
             let condition = port.condition();
+            let complaints = health.complaints.of(name).into_iter();
+            let complaints: Vec<_> = complaints.map(|(work, text)| json!({ "work": work.to_string(), "text": text })).collect();
             json!({
-                "keystore": name, "answers": health.is_up(name), "orphans": health.orphans(name),
+                "keystore": name, "answers": health.is_up(name), "orphans": health.orphans(name), "complaints": complaints,
                 "hung": condition.hung, "wedged": condition.wedged,
             })
         });

@@ -10,6 +10,7 @@ use claviger_audit::event::{Event, SignFailed};
 use super::view::SigningKey;
 use super::{Ask, KeyringRules, Signer, log_unwritable};
 use crate::calls::Call;
+use crate::complaints::Work;
 use crate::journal::Draft;
 use crate::keystore::KeystoreError;
 use crate::refusal::{Code, Refusal};
@@ -42,6 +43,7 @@ impl Signer {
     /// The end of an attempt that the keystore answered with an error.
     pub(super) async fn unsigned(&self, ask: &Ask, rules: &KeyringRules, key: &SigningKey, error: KeystoreError, call: Call) -> Attempt {
         tracing::warn!(keyring = rules.name, keystore = key.keystore_name, %error, "a keystore did not sign");
+        self.complaints.note(&key.keystore_name, Work::Sign(rules.name.clone()), &error);
         let unavailable = |detail: &str| Refusal::new(Code::KeystoreUnavailable, detail);
         let (attempt, code) = match error {
             KeystoreError::Retry(_) => (Attempt::Again(unavailable("the keystore failed twice; ask again")), "retry"),
