@@ -57,6 +57,9 @@ arguments() {
   done
   role=${role:-claviger-$installation}
   [ -n "$address" ] || fail 64 "set VAULT_ADDR to the server's address, such as https://vault.example.org:8200"
+  # Anybody on the way could read an administrator's token.
+  [[ $address =~ ^https:// || $address =~ ^http://(127\.|localhost[:/]|localhost$|\[::1\]) ]] ||
+    fail 64 "VAULT_ADDR is plain HTTP and leaves this machine; write https://"
   [ -n "$secret_id_file" ] || fail 64 "say with --secret-id-file where the secret id is to be written"
   [[ $installation =~ ^[a-z][a-z0-9-]{0,23}$ ]] || fail 64 "--installation: write 1 to 24 of a-z, 0-9 and -, beginning with a letter"
   local path

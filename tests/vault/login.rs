@@ -27,7 +27,7 @@ fn attempts(vault: &Vault) -> usize {
 async fn a_token_is_renewed_in_time_and_replaced_before_its_end() {
     let vault = Vault::start(&[INSTALLATION]);
     let clock = clock();
-    vault.must("POST", "auth/approle/role/test", &json!({"token_ttl": "3s", "token_max_ttl": "8s"}));
+    vault.must("POST", "auth/approle/role/test", &json!({"token_ttl": "6s", "token_max_ttl": "13s"}));
     let keystore = opened(&vault, &clock).await;
     let made = keystore.create(&name(1), Algorithm::ES256).await.expect("made");
     until_audited(&vault, "auth/token/renew-self", 2);
@@ -158,7 +158,7 @@ async fn what_is_wrong_with_a_login_is_told() {
     };
     vault.write_secret("strange", "two words");
     for (login, told) in [
-        (approle("approle", "no-such-role", "secret-id"), "role_id \"no-such-role\""),
+        (approle("approle", "no-such-role", "secret-id"), "invalid role ID: the secret id in"),
         (approle("elsewhere", &vault.role_id, "secret-id"), "elsewhere"),
         (approle("approle", &vault.role_id, "no-such-file"), "no-such-file cannot be read"),
         (VaultLogin::Token { token: SecretFile::new(vault.path("strange"), None) }, "other characters than those of a token"),

@@ -15,6 +15,8 @@ use crate::keystore::KeystoreError;
 const AFTER: Duration = Duration::from_secs(1);
 /// How much of the server's own words is repeated.
 const LONGEST_WORDS: usize = 300;
+/// So much of a secret is never repeated, in bytes.
+const TOLD: usize = 8;
 
 /// Why a call failed. The texts go to operators: what happened, and what to do. No token and no secret is in them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,11 +107,14 @@ pub(super) enum Fault {
     /// Our own settings are at fault.
     #[error("{0}")]
     Settings(String),
+    /// What was asked for may have been done all the same: a node that hands a request on says this too when its answer is lost.
+    #[error("{0}")]
+    Uncertain(Box<Self>),
 }
 
 /// What helps against a denial.
-const REMEDY: &str =
-    "give the login's role a policy that grants it (deploy/vault/claviger.hcl has all that is needed); `claviger doctor` looks at each";
+const REMEDY: &str = "give the login's role a policy that grants it, and its parameters (deploy/vault/claviger.hcl has all that is needed); while no daemon runs, \
+     `claviger doctor` looks at each path, but sees no parameters";
 
 /// What was asked for, in the words of Vault's policies.
 #[derive(Clone, Debug)]
@@ -130,7 +135,7 @@ struct Errors {
 pub(super) fn judged(answer: Answer, call: &Call) -> Result<Answer, Fault> {
     let Call { capability, path } = call;
     let said = serde_json::from_slice::<Errors>(&answer.body).ok().map(|said| said.errors);
-    let certain = said.as_ref().is_some_and(Vec::is_empty);
+    let (certain, is_own) = (said.as_ref().is_some_and(Vec::is_empty), said.is_some());
     let (status, words) = (answer.status, words(&said.unwrap_or_default()));
     Err(match status {
         200..=208 => return Ok(answer),
@@ -141,6 +146,8 @@ pub(super) fn judged(answer: Answer, call: &Call) -> Result<Answer, Fault> {
         412 | 429 => Fault::Busy(answer.retry_after),
         501 => Fault::Uninitialised,
         502 | 504 => Fault::Gateway(status),
+        // A proxy says so too when the connection breaks under a request.
+        503 if !is_own => Fault::Gateway(status),
         503 if words.contains("sealed") => Fault::Sealed,
         // A key whose first version may not sign any more is no failure of the server, though it is told as one.
         500 if words.contains("requested version") => Fault::Refused { status, path: path.clone(), words },
@@ -171,6 +178,7 @@ impl Fault {
             Self::Denied { .. } | Self::Absent { .. } | Self::Refused { .. } | Self::Gone(_) | Self::Inadmissible(_) => Verdict::Well,
             // It was not asked, or not about this.
             Self::Credential(_) | Self::Expired | Self::Impatient(_) | Self::Settings(_) => return None,
+            Self::Uncertain(fault) => return fault.verdict(),
         })
     }
 
@@ -178,7 +186,7 @@ impl Fault {
     pub(super) fn tell(&self, after: Option<Duration>) -> KeystoreError {
         let after = after.unwrap_or(AFTER);
         match self {
-            Self::Unanswered(_) | Self::Gateway(_) | Self::Impatient(_) | Self::Expired => KeystoreError::Unanswered,
+            Self::Unanswered(_) | Self::Uncertain(_) | Self::Gateway(_) | Self::Impatient(_) | Self::Expired => KeystoreError::Unanswered,
             Self::Gone(_) => KeystoreError::Gone(self.to_string()),
             Self::Unreachable(_) | Self::Sealed | Self::Uninitialised | Self::Standby | Self::Busy(_) | Self::Broken { .. } => {
                 KeystoreError::Unavailable { reason: self.to_string(), after }
@@ -200,6 +208,25 @@ impl Fault {
             self,
             Self::Gone(_) | Self::Inadmissible(_) | Self::Refused { .. } | Self::Absent { .. } | Self::Expired | Self::Impatient(_)
         )
+    }
+
+    /// The same for a request to sign, which may have been carried out unless it is certain that it was not.
+    pub(super) fn of_signing(self) -> Self {
+        match self {
+            Self::Standby | Self::Nonsense(_) => Self::Uncertain(Box::new(self)),
+            other => other,
+        }
+    }
+
+    /// Without the server's words, where they repeat the beginning of this secret: a longer one may be cut off in them.
+    pub(super) fn without(mut self, secret: &str) -> Self {
+        let beginning = secret.get(..TOLD).unwrap_or(secret);
+        if let Self::Broken { words, .. } | Self::Absent { words, .. } | Self::Refused { words, .. } = &mut self
+            && words.contains(beginning)
+        {
+            words.clear();
+        }
+        self
     }
 
     /// Whether the engine itself says that it has no such key.
@@ -231,7 +258,7 @@ mod tests {
             (429, "", Verdict::Busy(AFTER), "unavailable"),
             (500, r#"{"errors":["internal error"]}"#, Verdict::Doubtful, "unavailable"),
             (502, "<html>bad gateway</html>", Verdict::Down, "unanswered"),
-            (503, "<html>no server is available</html>", Verdict::Down, "unavailable"),
+            (503, "<html>no server is available</html>", Verdict::Down, "unanswered"),
             (504, "", Verdict::Down, "unanswered"),
             (503, r#"{"errors":["Vault is sealed"]}"#, Verdict::Down, "unavailable"),
         ] {
@@ -246,7 +273,10 @@ mod tests {
             assert_eq!(told, kind, "{status}");
         }
         assert_eq!(fault(503, r#"{"errors":["Vault is sealed"]}"#), Fault::Sealed);
-        assert_eq!(fault(503, "<html>secret page</html>").to_string(), "Vault failed with status 503");
+        assert!(fault(503, "<html>secret page</html>").to_string().ends_with("(status 503)"));
+        // A node that handed the request on and lost the answer says so in the same way.
+        let redirected = fault(307, "").of_signing();
+        assert_eq!((redirected.verdict(), redirected.tell(None)), (Some(Verdict::Down), KeystoreError::Unanswered));
     }
 
     #[test]

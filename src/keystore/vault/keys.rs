@@ -119,6 +119,9 @@ pub(super) async fn list(server: &Server, installation: &str, deadline: Monotoni
     let names = match server.call(&ListKeysRequest { mount: mount.to_string() }, &call, deadline).await {
         Ok(answer) => envelope::<Names>(&answer.body)?.data.map(|names| names.keys).unwrap_or_default(),
         Err(fault) if fault.is_certainly_absent() => Vec::new(),
+        Err(Fault::Nonsense(text)) => {
+            return Err(Fault::Nonsense(format!("{text}; if many others keep keys there, give Claviger a transit mount of its own")));
+        }
         Err(fault) => return Err(fault),
     };
     let names = names.iter().filter_map(|name| name.parse::<KeyName>().ok()).filter(|name| name.installation() == installation);

@@ -120,8 +120,10 @@ impl VaultLogin {
         }
     }
 
-    /// A refusal of the credential, told with what to do. Vault may repeat a secret id in its words: then they are left out.
+    /// A refusal of the credential, told with what to do. Vault may repeat a secret id in its words: then they are left out. What is told goes
+    /// into the key log, which others may read: a role's id is half of its credential.
     fn refused(&self, fault: Fault, secret: &str) -> Fault {
+        let fault = fault.without(secret);
         let words = match &fault {
             // Vault before 1.14 answers a wrong secret id with 500.
             Fault::Broken { words, .. } if words.contains("invalid secret id") || words.contains("invalid role") => words.as_str(),
@@ -135,12 +137,11 @@ impl VaultLogin {
             }
             _ => return fault,
         };
-        let words = if words.contains(secret) { "" } else { words };
         let file = self.secret_file().path().display();
         Fault::Credential(match self {
-            Self::AppRole { mount, role_id, .. } => format!(
-                "Vault refuses the login at auth/{mount}{words}: the secret id in {file} is not one of role_id {role_id:?}, or it has expired or \
-                 was used up, or this machine's address is not among those that it is bound to; write a new secret id into the file"
+            Self::AppRole { mount, .. } => format!(
+                "Vault refuses the login at auth/{mount}{words}: the secret id in {file} is not one of `role_id`, or it has expired or was used up, \
+                 or this machine's address is not among those that it is bound to; write a new secret id into the file"
             ),
             Self::Kubernetes { mount, role, .. } => format!(
                 "Vault refuses the login at auth/{mount}{words}: the service account of the token in {file} is not bound to role {role:?}, or \
@@ -211,7 +212,13 @@ mod tests {
         };
         let words = |words: &str| Fault::Refused { status: 400, path: "auth/approle/login".into(), words: words.into() };
         let told = login.refused(words(": invalid secret_id \"s3cr3t\""), "s3cr3t").to_string();
-        assert!(!told.contains("s3cr3t") && told.contains("/run/secret-id") && told.contains("role-1"), "{told}");
+        assert!(!told.contains("s3cr3t") && told.contains("/run/secret-id") && !told.contains("role-1"), "{told}");
+        // A part of a long one is as bad.
+        let long = "eyJhbGciOiJSUzI1NiJ9.".repeat(40);
+        for told in [words(&format!(": no such token {}", &long[..280])), Fault::Broken { status: 500, words: long[..300].to_owned() }] {
+            let told = login.refused(told, &long).to_string();
+            assert!(!told.contains("eyJhbGci"), "{told}");
+        }
         assert!(login.refused(words(": invalid role ID"), "s3cr3t").to_string().contains(": invalid role ID"));
         let old = Fault::Broken { status: 500, words: ": invalid secret id".into() };
         assert!(matches!(login.refused(old, "s3cr3t"), Fault::Credential(_)));

@@ -3,8 +3,8 @@
 //! In scope: a call with a login again after a denial, the breaker around every piece of work, how the server is, and what the token may do.
 //! Out of scope: keys and signatures (`keys.rs`, `signing.rs`).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use claviger_audit::names::KeyName;
@@ -39,6 +39,8 @@ pub(super) struct Server {
     known: Known,
     /// When something was last done with a key: milliseconds of the monotonic clock.
     proved: AtomicU64,
+    /// What the token could not be had for, as it was told last.
+    trouble: Mutex<String>,
 }
 
 impl Server {
@@ -46,7 +48,8 @@ impl Server {
         let transport = |tls: &ClientConfig| Transport::new(&settings.address, tls, settings.in_flight);
         let transport = settings.tls.as_deref().map_err(|error| Fault::Settings(error.clone())).and_then(transport);
         let sessions = Sessions::new(settings.login.clone(), settings.namespace.clone(), clock.clone());
-        Self { settings, clock, transport, sessions, breaker: Breaker::default(), known: Known::default(), proved: AtomicU64::new(0) }
+        let (breaker, known, proved, trouble) = (Breaker::default(), Known::default(), AtomicU64::new(0), Mutex::default());
+        Self { settings, clock, transport, sessions, breaker, known, proved, trouble }
     }
 
     /// Where the engine is mounted.
@@ -150,15 +153,24 @@ impl Server {
         envelope::<Permissions>(&answer.body)?.data.ok_or_else(|| Fault::Nonsense("it says nothing of permissions".to_owned()))
     }
 
-    /// Does what is due for the token, and says when to look again.
+    /// Does what is due for the token, and says when to look again: no sooner than the server is asked for anything else, except after a look into
+    /// the credential's file alone.
     pub(super) async fn keep(&self) -> Duration {
         let Ok(transport) = &self.transport else { return Duration::from_hours(1) };
         let (rest, done) = self.sessions.keep(transport).await;
-        if let Err(fault) = done {
-            tracing::debug!(%fault, "the token could not be had or renewed");
-            let _ = self.told(&fault);
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let Err(fault) = done else {
+            trouble.clear();
+            return rest;
+        };
+        let text = fault.to_string();
+        if *trouble != text {
+            tracing::warn!(%fault, "the token of a keystore in Vault could not be had or renewed");
+            *trouble = text;
         }
-        rest
+        let _ = self.told(&fault);
+        let pause = self.breaker.refusal(self.clock.monotonic()).map(|(_, after)| after);
+        if matches!(fault, Fault::Credential(_)) { rest } else { rest.max(pause.unwrap_or_default()) }
     }
 
     async fn asked<E: Endpoint>(&self, endpoint: &E, session: &Session, call: &Call, deadline: Monotonic) -> Result<Answer, Fault> {

@@ -96,7 +96,7 @@ pub(super) async fn sign(
             server.known().forget(name);
             return Err(keys::read(server, name, deadline).await?.map_or_else(|| server.gone(name), |_| fault));
         }
-        Err(fault) => return Err(fault),
+        Err(fault) => return Err(fault.of_signing()),
     };
     // From here on the server has signed, and its audit log says so.
     let unusable = |reason: String, request_id: Option<String>| Fault::Unusable { reason, request_id };
