@@ -3,10 +3,8 @@
 #![cfg(feature = "aws-kms")]
 
 mod harness;
-#[allow(dead_code, reason = "each test binary uses its own part")]
 #[path = "support/kms.rs"]
 mod kms;
-#[allow(dead_code, reason = "each test binary uses its own part")]
 #[path = "support/proxy.rs"]
 mod proxy;
 

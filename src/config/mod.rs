@@ -35,7 +35,8 @@ mod names;
 mod raw;
 mod read;
 mod span;
-#[cfg(test)]
+// Their example names every kind of keystore.
+#[cfg(all(test, feature = "aws-kms"))]
 mod tests;
 mod timing;
 mod witness;

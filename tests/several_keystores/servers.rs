@@ -3,9 +3,8 @@
 //! In scope: a keyring that moves from a token to Vault and on to KMS under load; a Vault that is sealed or gone, and a KMS that hangs or fails,
 //! beside a token that goes on; what `doctor` says of them while the daemon runs. Out of scope: what each of them does by itself (`vault`, `kms_faults`).
 
-use std::cell::RefCell;
 #[cfg(feature = "aws-kms")]
-use std::sync::PoisonError;
+use std::{cell::RefCell, sync::PoisonError};
 
 use serde_json::{Value, json};
 
