@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
@@ -22,10 +23,10 @@ use claviger_audit::names::KeyName;
 use claviger_audit::{Algorithm, Timestamp};
 use tokio::sync::OnceCell;
 
-use super::breaker::Breaker;
 use super::failure::{Failure, Kind};
 use super::{AwsKmsSettings, algorithm, names};
 use crate::clock::Clock;
+use crate::keystore::breaker::{Breaker, Rules, Verdict};
 use crate::keystore::{Input, Signature};
 
 /// How long a connection may take to come about, TLS included.
@@ -39,6 +40,11 @@ const TELLING: Duration = Duration::from_secs(1);
 /// Most pages of a listing, with a thousand keys or fifty tags on each: an account has at most 100,000 keys.
 const MOST_PAGES: usize = 1000;
 
+/// Three failed signatures in a row are an outage; one or two are what a network does. What ended is noticed within the longest pause.
+const OUTAGES: Rules = Rules { doubts: 3, first: Duration::from_millis(500), longest: Duration::from_secs(8) };
+
+/// The action that the breaker is about.
+const SIGN: &str = "kms:Sign";
 /// What the whole account is called in messages.
 const ACCOUNT: &str = "*";
 
@@ -47,7 +53,10 @@ pub(super) struct Api {
     settings: AwsKmsSettings,
     clients: OnceCell<Clients>,
     clock: Arc<dyn Clock>,
+    /// Whether it is worth asking for a signature.
     pub(super) breaker: Breaker,
+    /// How many calls that were no signatures failed since one of them was answered.
+    failed_aside: AtomicU32,
 }
 
 struct Clients {
@@ -58,7 +67,7 @@ struct Clients {
 impl Api {
     /// Connects with the first call.
     pub(super) fn new(settings: AwsKmsSettings, clock: Arc<dyn Clock>) -> Self {
-        Self { settings, clients: OnceCell::new(), clock, breaker: Breaker::default() }
+        Self { settings, clients: OnceCell::new(), clock, breaker: Breaker::new(OUTAGES), failed_aside: AtomicU32::new(0) }
     }
 
     /// `sts:GetCallerIdentity`, which needs no permission: the account that the credentials belong to.
@@ -170,7 +179,7 @@ impl Api {
 
     /// `kms:Sign`, of an input that was checked.
     pub(super) async fn sign(&self, key: &str, algorithm: Algorithm, input: Input) -> Result<Signature, Failure> {
-        let asked = ("kms:Sign", key);
+        let asked = (SIGN, key);
         let (kind, message) = algorithm::message(input);
         let request = self.kms().await.sign().key_id(key).message(Blob::new(message)).message_type(kind);
         let signed = self.call(asked, Box::pin(request.signing_algorithm(algorithm::signing_algorithm(algorithm)).send())).await?;
@@ -190,27 +199,49 @@ impl Api {
     {
         let error = match sent.await {
             Ok(answer) => {
-                self.breaker.answered();
+                self.answered(asked.0);
                 return Ok(answer);
             }
             Err(error) => error,
         };
         let mut failure = Failure::read(asked, &error, self.clock.wall());
         match failure.kind {
-            Kind::Throttled | Kind::Refused => self.breaker.answered(),
+            Kind::Throttled | Kind::Refused => self.answered(asked.0),
             Kind::Unsent | Kind::Broken | Kind::Unanswered | Kind::Unusable => {
-                failure.after = self.breaker.failed(&failure.explain(), self.clock.monotonic());
+                failure.after = self.failed(asked.0, &failure);
             }
             Kind::NoCredentials(_) => {}
         }
         Err(failure)
     }
 
-    /// A call was given up after this long.
-    pub(super) fn gave_up(&self, asked: (&'static str, &str), waited: Duration) -> Failure {
-        let failure = Failure::unanswered(asked);
+    /// KMS answered, whatever it said. Only what it says of signatures ends an outage of signatures; any other answer lets the next one try.
+    fn answered(&self, api: &str) {
+        let now = self.clock.monotonic();
+        if api == SIGN {
+            self.breaker.judge(Verdict::Well, "", 0.0, now);
+        } else if api.starts_with("kms:") {
+            self.failed_aside.store(0, Ordering::Relaxed);
+            self.breaker.invite(now);
+        }
+    }
+
+    /// KMS did not answer, or said that it is broken. Returns when it is worth asking again.
+    fn failed(&self, api: &str, failure: &Failure) -> Duration {
+        if api == SIGN {
+            let now = self.clock.monotonic();
+            self.breaker.judge(Verdict::Doubtful, &failure.explain(), 0.0, now);
+            return self.breaker.refusal(now).map_or(OUTAGES.first, |(_, after)| after);
+        }
+        let before = self.failed_aside.fetch_add(1, Ordering::Relaxed).min(u32::BITS - 1);
+        OUTAGES.first.saturating_mul(1 << before).min(OUTAGES.longest)
+    }
+
+    /// A signature was given up after this long.
+    pub(super) fn gave_up_signing(&self, key: &str, waited: Duration) -> Failure {
+        let failure = Failure::unanswered((SIGN, key));
         if waited >= TELLING {
-            self.breaker.failed(&failure.explain(), self.clock.monotonic());
+            self.failed(SIGN, &failure);
         }
         failure
     }

@@ -124,6 +124,14 @@ impl Failure {
         Self { kind, api, resource: resource.to_owned(), code, text, status: None, request, ahead: None, after }
     }
 
+    /// What it means for a question: nothing is lost but its answer, so nobody need count it.
+    pub(super) fn of_a_question(self) -> KeystoreError {
+        match self.kind {
+            Kind::Unanswered | Kind::Unusable => KeystoreError::Unavailable { reason: self.explain(), after: self.after },
+            _ => self.into(),
+        }
+    }
+
     /// Whether AWS says that there is no such thing.
     pub(super) fn is_not_found(&self) -> bool {
         self.kind == Kind::Refused && self.code == "NotFoundException"
