@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::config::timeout::TimeoutConfig;
@@ -210,7 +211,7 @@ impl Api {
             Kind::Unsent | Kind::Broken | Kind::Unanswered | Kind::Unusable => {
                 failure.after = self.failed(asked.0, &failure);
             }
-            Kind::NoCredentials(_) => {}
+            Kind::NoCredentials | Kind::NoRole | Kind::NoSource => {}
         }
         Err(failure)
     }
@@ -251,7 +252,8 @@ impl Api {
     }
 
     /// The clients are built from these settings alone: the environment and the shared configuration give credentials, and no endpoint, region or
-    /// retries. A forgotten `AWS_ENDPOINT_URL` must not make production keys in an emulator.
+    /// retries. A forgotten `AWS_ENDPOINT_URL` must not make production keys in an emulator. (It does say where a role is assumed, for the SDK's own
+    /// STS client reads it; what comes of that is asked for its account at our STS before anything is made.)
     async fn clients(&self) -> &Clients {
         self.clients.get_or_init(|| self.connect()).await
     }
@@ -259,16 +261,24 @@ impl Api {
     async fn connect(&self) -> Clients {
         let settings = &self.settings;
         let region = Region::new(settings.region.clone());
-        let credentials = match &settings.profile {
-            Some(profile) => SharedCredentialsProvider::new(ProfileFileCredentialsProvider::builder().profile_name(profile).build()),
-            None => SharedCredentialsProvider::new(DefaultCredentialsChain::builder().region(region.clone()).build().await),
-        };
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT)
             .read_timeout(ATTEMPT)
             .operation_attempt_timeout(ATTEMPT)
             .operation_timeout(OPERATION)
             .build();
+        // A role is assumed at STS, which needs a region, too.
+        let source = ProviderConfig::without_region().with_region(Some(region.clone())).with_timeout_config(timeouts.clone());
+        let credentials = match &settings.profile {
+            Some(profile) => {
+                let named = ProfileFileCredentialsProvider::builder().configure(&source).profile_name(profile);
+                SharedCredentialsProvider::new(named.build())
+            }
+            None => {
+                let chain = DefaultCredentialsChain::builder().configure(source).region(region.clone());
+                SharedCredentialsProvider::new(chain.build().await)
+            }
+        };
         let kms = aws_sdk_kms::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(region.clone())

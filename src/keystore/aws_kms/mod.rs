@@ -152,9 +152,9 @@ impl AwsKmsKeystore {
         let mut pauses = Pauses::default();
         loop {
             match self.api.sign(arn, algorithm, input.clone()).await {
-                Err(failure) if (failure.is_not_found() || failure.is_denied()) && self.keys.is_young(arn) => {
+                Err(failure) if failure.is_unseen() && self.keys.is_young(arn) => {
                     if !pauses.rest(until.since(self.clock.monotonic())).await {
-                        return Err(failure);
+                        return Err(failure.of_a_young_key());
                     }
                 }
                 answer => return answer,
