@@ -132,12 +132,8 @@ async fn running(config: &Config, client: Option<Client>, pid: &str) -> Vec<Find
         let answers = profile.map_or_else(|| "answers".to_owned(), |profile| format!("answers; {profile}"));
         let state = if row["answers"] == true { Ok(answers) } else { Err("does not answer; see the daemon's log".to_owned()) };
         findings.push(Finding::new(format!("keystore {}", output::cell(&row["keystore"])), state));
-        for name in rows(row, "orphans") {
-            let detail = format!(
-                "an orphan: {} holds it, and no record names it. Nothing uses it; look who made it",
-                output::cell(&row["keystore"])
-            );
-            findings.push(Finding::new(format!("key {}", output::cell(name)), Err(detail)));
+        for orphan in rows(row, "orphans") {
+            findings.push(Finding::new(format!("key {}", output::cell(&orphan["key"])), Err(output::cell(&orphan["text"]))));
         }
     }
     for row in rows(&status, "keyrings") {
