@@ -4,14 +4,12 @@
 //! record names, and when its keys are compared with their records. Out of scope: that comparison (`drift`), a keystore's own recovery (its
 //! adapter's) and the rotation that waits for it (it is woken).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use claviger_audit::Timestamp;
 use claviger_audit::event::{Event, KeystoreLost, KeystoreRecovered};
-use claviger_audit::keyrings::Keyrings;
-use claviger_audit::names::{KeyName, LOG_KEYRING};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +19,7 @@ use crate::complaints::{Complaints, Work};
 use crate::drift;
 use crate::journal::{AppendError, KeyLog};
 use crate::keystore::{Keystore, KeystoreError};
+use crate::orphans::{self, Orphan};
 use crate::recoveries::Recoveries;
 
 /// How often a keystore is asked; idle tokens drop their sessions after 30 s at the earliest.
@@ -49,13 +48,6 @@ pub async fn wait_for(keystore: &dyn Keystore, clock: &dyn Clock) -> Result<(), 
     }
 }
 
-/// The keys among those that a keystore holds which no record names. They are told, never deleted: nothing uses them, and an operator
-/// should know who made them. The keyrings must be newer than the listing, else a key that is just being made would be one.
-pub fn orphans(held: &BTreeSet<KeyName>, keyrings: &Keyrings) -> Vec<KeyName> {
-    let known = |name: &&KeyName| keyrings.key_named(name).is_some() || name.keyring() == LOG_KEYRING;
-    held.iter().filter(|name| !known(name)).cloned().collect()
-}
-
 /// Knows which keystores answer. One per daemon.
 pub struct Health {
     keys: KeyLog,
@@ -65,7 +57,7 @@ pub struct Health {
     pub recoveries: Recoveries,
     absences: Absences,
     /// What the last listing of each keystore found.
-    orphans: Mutex<BTreeMap<String, Vec<KeyName>>>,
+    orphans: Mutex<BTreeMap<String, Vec<Orphan>>>,
     clock: Arc<dyn Clock>,
     wake: Arc<Notify>,
 }
@@ -121,9 +113,10 @@ impl Health {
     }
 
     async fn look_for_orphans(&self, name: &str, keystore: &dyn Keystore) {
-        let Some(installation) = self.keys.snapshot().keyrings.origin().map(|origin| origin.installation.clone()) else { return };
+        let before = self.keys.snapshot();
+        let Some(installation) = before.keyrings.origin().map(|origin| origin.installation.clone()) else { return };
         let held = match tokio::time::timeout(INVENTORY, keystore.inventory(&installation)).await {
-            Ok(Ok(held)) => held.into_iter().map(|(name, _)| name).collect(),
+            Ok(Ok(held)) => held,
             Ok(Err(error)) => {
                 self.complaints.note(name, Work::List, &error);
                 return tracing::warn!(keystore = name, %error, "what the keystore holds could not be listed");
@@ -131,19 +124,19 @@ impl Health {
             Err(_) => return tracing::debug!(keystore = name, "what the keystore holds could not be listed in time"),
         };
         self.complaints.done(name, Work::List);
-        let orphans = orphans(&held, &self.keys.snapshot().keyrings);
+        let orphans = orphans::among(name, &held, &before.keyrings, &self.keys.snapshot().keyrings);
         if !orphans.is_empty() {
             tracing::warn!(
                 keystore = name,
                 count = orphans.len(),
-                "a keystore holds keys that no record names; `claviger doctor` says which"
+                "a keystore holds keys that nothing uses; `claviger doctor` says which, and why"
             );
         }
         self.orphans.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), orphans);
     }
 
-    /// Keys that the keystore holds and no record names, as the last listing found them; `None` before the first.
-    pub fn orphans(&self, keystore: &str) -> Option<Vec<KeyName>> {
+    /// Keys that the keystore holds and nothing uses, as the last listing found them; `None` before the first.
+    pub fn orphans(&self, keystore: &str) -> Option<Vec<Orphan>> {
         self.orphans.lock().unwrap_or_else(PoisonError::into_inner).get(keystore).cloned()
     }
 

@@ -16,7 +16,7 @@ use crate::config::{Config, KeystoreConfig};
 use crate::daemon::setup;
 use crate::journal::state::{Intent, StateDir, StateError};
 use crate::keystore::Keystore;
-use crate::{drift, health};
+use crate::{drift, health, orphans};
 
 pub mod hsm;
 mod vault;
@@ -84,15 +84,16 @@ pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc
         match answer {
             Err(error) => findings.push(Finding::new(what, Err(error.to_string()))),
             Ok(held) => {
-                let held: BTreeSet<KeyName> = held.into_iter().map(|(name, _)| name).collect();
                 let profile =
                     config.keystores.get(&name).and_then(KeystoreConfig::allowance).map(|text| format!("; {text}")).unwrap_or_default();
                 findings.push(Finding::new(what, Ok(format!("answers, and holds {} keys of this installation{profile}", held.len()))));
                 if let Some(keyrings) = keyrings {
                     let way_back = config.keystores.get(&name).and_then(KeystoreConfig::way_back);
                     findings.extend(drifted(&name, keystore.as_ref(), keyrings, way_back).await);
-                    findings.extend(orphans(&name, &held, keyrings));
+                    let orphans = orphans::among(&name, &held, keyrings, keyrings).into_iter();
+                    findings.extend(orphans.map(|orphan| Finding::new(format!("key {}", orphan.key), Err(orphan.text))));
                 }
+                let held = held.into_iter().map(|(name, _)| name).collect();
                 findings.extend(others.iter().filter_map(|(other, theirs)| shared((&name, &held), (other, theirs))));
                 others.push((name, held));
             }
@@ -125,10 +126,4 @@ async fn drifted(name: &str, keystore: &dyn Keystore, keyrings: &Keyrings, way_b
         findings.push(Finding::new(format!("key {}", key.name.as_ref().map_or("", KeyName::as_str)), Err(text)));
     }
     findings
-}
-
-/// Keys that the keystore holds and no record names.
-fn orphans(keystore: &str, held: &BTreeSet<KeyName>, keyrings: &Keyrings) -> Vec<Finding> {
-    let text = format!("an orphan: {keystore} holds it, and no record names it. Nothing uses it; look who made it");
-    health::orphans(held, keyrings).into_iter().map(|name| Finding::new(format!("key {name}"), Err(text.clone()))).collect()
 }

@@ -35,6 +35,7 @@ pub mod lateness;
 pub mod logbook;
 pub mod metrics;
 pub mod operator;
+pub mod orphans;
 pub mod policy;
 pub mod publisher;
 pub mod readiness;

@@ -241,7 +241,7 @@ impl Metrics {
         registry.register("risk", "1 for each risk that /readyz tells; absent otherwise", self.risks.clone());
         registry.register(
             "keystore_orphans",
-            "Keys of this installation in the keystore that no record names, at the last hourly look",
+            "Keys of this installation in the keystore that nothing uses, at the last hourly look",
             self.orphans.clone(),
         );
         registry.register("clock_paused", "1 while the wall clock is in doubt and no dated transition happens", self.clock_paused.clone());

@@ -177,10 +177,7 @@ fn keystore(config: &Config, row: &Value) -> Vec<Finding> {
     let allowance = config.keystores.get(&name).and_then(KeystoreConfig::allowance);
     let answers = allowance.map_or_else(|| "answers".to_owned(), |text| format!("answers; {text}"));
     let state = if row["answers"] == true { Ok(answers) } else { Err("does not answer".to_owned()) };
-    let orphan = |key: &Value| {
-        let text = format!("an orphan: {name} holds it, and no record names it. Nothing uses it; look who made it");
-        Finding::new(format!("key {}", output::cell(key)), Err(text))
-    };
+    let orphan = |row: &Value| Finding::new(format!("key {}", output::cell(&row["key"])), Err(output::cell(&row["text"])));
     let orphans: Vec<Finding> = rows(row, "orphans").map(orphan).collect();
     // A complaint says more than that it does not answer.
     let state = Some(Finding::new(&what, state)).filter(|state| state.state.is_ok() || complaints.is_empty());

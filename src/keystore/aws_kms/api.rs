@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::config::timeout::TimeoutConfig;
@@ -22,10 +24,10 @@ use claviger_audit::names::KeyName;
 use claviger_audit::{Algorithm, Timestamp};
 use tokio::sync::OnceCell;
 
-use super::breaker::Breaker;
 use super::failure::{Failure, Kind};
 use super::{AwsKmsSettings, algorithm, names};
 use crate::clock::Clock;
+use crate::keystore::breaker::{Breaker, Rules, Verdict};
 use crate::keystore::{Input, Signature};
 
 /// How long a connection may take to come about, TLS included.
@@ -39,6 +41,11 @@ const TELLING: Duration = Duration::from_secs(1);
 /// Most pages of a listing, with a thousand keys or fifty tags on each: an account has at most 100,000 keys.
 const MOST_PAGES: usize = 1000;
 
+/// Three failed signatures in a row are an outage; one or two are what a network does. What ended is noticed within the longest pause.
+const OUTAGES: Rules = Rules { doubts: 3, first: Duration::from_millis(500), longest: Duration::from_secs(8) };
+
+/// The action that the breaker is about.
+const SIGN: &str = "kms:Sign";
 /// What the whole account is called in messages.
 const ACCOUNT: &str = "*";
 
@@ -47,7 +54,10 @@ pub(super) struct Api {
     settings: AwsKmsSettings,
     clients: OnceCell<Clients>,
     clock: Arc<dyn Clock>,
+    /// Whether it is worth asking for a signature.
     pub(super) breaker: Breaker,
+    /// How many calls that were no signatures failed since one of them was answered.
+    failed_aside: AtomicU32,
 }
 
 struct Clients {
@@ -58,7 +68,7 @@ struct Clients {
 impl Api {
     /// Connects with the first call.
     pub(super) fn new(settings: AwsKmsSettings, clock: Arc<dyn Clock>) -> Self {
-        Self { settings, clients: OnceCell::new(), clock, breaker: Breaker::default() }
+        Self { settings, clients: OnceCell::new(), clock, breaker: Breaker::new(OUTAGES), failed_aside: AtomicU32::new(0) }
     }
 
     /// `sts:GetCallerIdentity`, which needs no permission: the account that the credentials belong to.
@@ -170,7 +180,7 @@ impl Api {
 
     /// `kms:Sign`, of an input that was checked.
     pub(super) async fn sign(&self, key: &str, algorithm: Algorithm, input: Input) -> Result<Signature, Failure> {
-        let asked = ("kms:Sign", key);
+        let asked = (SIGN, key);
         let (kind, message) = algorithm::message(input);
         let request = self.kms().await.sign().key_id(key).message(Blob::new(message)).message_type(kind);
         let signed = self.call(asked, Box::pin(request.signing_algorithm(algorithm::signing_algorithm(algorithm)).send())).await?;
@@ -190,27 +200,49 @@ impl Api {
     {
         let error = match sent.await {
             Ok(answer) => {
-                self.breaker.answered();
+                self.answered(asked.0);
                 return Ok(answer);
             }
             Err(error) => error,
         };
         let mut failure = Failure::read(asked, &error, self.clock.wall());
         match failure.kind {
-            Kind::Throttled | Kind::Refused => self.breaker.answered(),
+            Kind::Throttled | Kind::Refused => self.answered(asked.0),
             Kind::Unsent | Kind::Broken | Kind::Unanswered | Kind::Unusable => {
-                failure.after = self.breaker.failed(&failure.explain(), self.clock.monotonic());
+                failure.after = self.failed(asked.0, &failure);
             }
-            Kind::NoCredentials(_) => {}
+            Kind::NoCredentials | Kind::NoRole | Kind::NoSource => {}
         }
         Err(failure)
     }
 
-    /// A call was given up after this long.
-    pub(super) fn gave_up(&self, asked: (&'static str, &str), waited: Duration) -> Failure {
-        let failure = Failure::unanswered(asked);
+    /// KMS answered, whatever it said. Only what it says of signatures ends an outage of signatures; any other answer lets the next one try.
+    fn answered(&self, api: &str) {
+        let now = self.clock.monotonic();
+        if api == SIGN {
+            self.breaker.judge(Verdict::Well, "", 0.0, now);
+        } else if api.starts_with("kms:") {
+            self.failed_aside.store(0, Ordering::Relaxed);
+            self.breaker.invite(now);
+        }
+    }
+
+    /// KMS did not answer, or said that it is broken. Returns when it is worth asking again.
+    fn failed(&self, api: &str, failure: &Failure) -> Duration {
+        if api == SIGN {
+            let now = self.clock.monotonic();
+            self.breaker.judge(Verdict::Doubtful, &failure.explain(), 0.0, now);
+            return self.breaker.refusal(now).map_or(OUTAGES.first, |(_, after)| after);
+        }
+        let before = self.failed_aside.fetch_add(1, Ordering::Relaxed).min(u32::BITS - 1);
+        OUTAGES.first.saturating_mul(1 << before).min(OUTAGES.longest)
+    }
+
+    /// A signature was given up after this long.
+    pub(super) fn gave_up_signing(&self, key: &str, waited: Duration) -> Failure {
+        let failure = Failure::unanswered((SIGN, key));
         if waited >= TELLING {
-            self.breaker.failed(&failure.explain(), self.clock.monotonic());
+            self.failed(SIGN, &failure);
         }
         failure
     }
@@ -220,7 +252,8 @@ impl Api {
     }
 
     /// The clients are built from these settings alone: the environment and the shared configuration give credentials, and no endpoint, region or
-    /// retries. A forgotten `AWS_ENDPOINT_URL` must not make production keys in an emulator.
+    /// retries. A forgotten `AWS_ENDPOINT_URL` must not make production keys in an emulator. (It does say where a role is assumed, for the SDK's own
+    /// STS client reads it; what comes of that is asked for its account at our STS before anything is made.)
     async fn clients(&self) -> &Clients {
         self.clients.get_or_init(|| self.connect()).await
     }
@@ -228,16 +261,24 @@ impl Api {
     async fn connect(&self) -> Clients {
         let settings = &self.settings;
         let region = Region::new(settings.region.clone());
-        let credentials = match &settings.profile {
-            Some(profile) => SharedCredentialsProvider::new(ProfileFileCredentialsProvider::builder().profile_name(profile).build()),
-            None => SharedCredentialsProvider::new(DefaultCredentialsChain::builder().region(region.clone()).build().await),
-        };
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT)
             .read_timeout(ATTEMPT)
             .operation_attempt_timeout(ATTEMPT)
             .operation_timeout(OPERATION)
             .build();
+        // A role is assumed at STS, which needs a region, too.
+        let source = ProviderConfig::without_region().with_region(Some(region.clone())).with_timeout_config(timeouts.clone());
+        let credentials = match &settings.profile {
+            Some(profile) => {
+                let named = ProfileFileCredentialsProvider::builder().configure(&source).profile_name(profile);
+                SharedCredentialsProvider::new(named.build())
+            }
+            None => {
+                let chain = DefaultCredentialsChain::builder().configure(source).region(region.clone());
+                SharedCredentialsProvider::new(chain.build().await)
+            }
+        };
         let kms = aws_sdk_kms::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(region.clone())

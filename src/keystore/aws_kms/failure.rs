@@ -12,6 +12,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::{DateTime, DateTimeFormat};
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use claviger_audit::Timestamp;
 
 use super::budget::AFTER_THROTTLING;
@@ -21,6 +23,8 @@ use crate::keystore::KeystoreError;
 const SKEW: i64 = 240;
 /// When it is worth asking again for what an operator must put right.
 const OPERATOR: Duration = Duration::from_secs(30);
+/// When a key that was just made may be seen, and its tags may count. (KMS Developer Guide, "ABAC for AWS KMS": up to five minutes.)
+const SEEN: Duration = Duration::from_secs(10);
 /// The most that is repeated of AWS's own text.
 const LONGEST_TEXT: usize = 400;
 /// What AWS says when one of its services is broken (KMS API Reference, "Common errors" and those of each action).
@@ -32,6 +36,8 @@ const BROKEN: [&str; 6] = [
     "InternalServerError",
     "ServiceUnavailable",
 ];
+/// What STS says when it could not ask the identity provider, which may pass.
+const NO_PROVIDER: &str = "IDPCommunicationError";
 /// What AWS says when too much is asked of it; they all end in other ways than the quotas on things, such as `LimitExceededException`.
 const THROTTLED: [&str; 7] = [
     "ThrottlingException",
@@ -43,6 +49,9 @@ const THROTTLED: [&str; 7] = [
     "SlowDown",
 ];
 
+/// What AWS says of a key, or an alias, that is not there.
+const NOT_FOUND: &str = "NotFoundException";
+
 /// What a failed call says about its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -52,8 +61,12 @@ pub(super) enum Kind {
     Unanswered,
     /// AWS says that it did it, and what it says cannot be used.
     Unusable,
-    /// There are no credentials; `true` if that will not change by itself.
-    NoCredentials(bool),
+    /// There are no credentials, nor anything that could give some.
+    NoCredentials,
+    /// STS refuses the role that was to give credentials.
+    NoRole,
+    /// What gives credentials failed.
+    NoSource,
     /// Too much was asked of the account.
     Throttled,
     /// AWS says that it failed.
@@ -80,6 +93,8 @@ pub(super) struct Failure {
     ahead: Option<i64>,
     /// When an outage may be over.
     pub(super) after: Duration,
+    /// Whether it concerns a key that was made a moment ago, which may not be seen yet, or whose tags may not count.
+    is_young: bool,
 }
 
 impl Failure {
@@ -89,7 +104,8 @@ impl Failure {
         E: ProvideErrorMetadata + Error + 'static,
     {
         let response = error.raw_response();
-        let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default().to_owned();
+        let own = error.as_service_error().and_then(ProvideErrorMetadata::code);
+        let code = own.or_else(|| role_refusal(error)).unwrap_or_default().to_owned();
         let denied = error.as_service_error().and_then(ProvideErrorMetadata::message).filter(|_| is_denial(&code));
         let header = |name| response.and_then(|response| response.headers().get(name)).map(str::to_owned);
         let date = header("date").and_then(|date| DateTime::from_str(&date, DateTimeFormat::HttpDate).ok());
@@ -105,6 +121,7 @@ impl Failure {
             request: header("x-amzn-requestid"),
             ahead: date.map(|date| now.seconds() - date.secs()),
             after: Duration::from_millis(500),
+            is_young: false,
         }
     }
 
@@ -118,15 +135,43 @@ impl Failure {
         Self::without_answer(Kind::Unusable, asked, request.map(str::to_owned))
     }
 
+    /// An answer that does not show what was made a moment ago.
+    pub(super) fn unseen(asked: (&'static str, &str)) -> Self {
+        Self { code: NOT_FOUND.to_owned(), ..Self::without_answer(Kind::Refused, asked, None) }
+    }
+
+    /// The same of a key that was made a moment ago.
+    pub(super) fn of_a_young_key(self) -> Self {
+        Self { is_young: true, ..self }
+    }
+
     fn without_answer(kind: Kind, (api, resource): (&'static str, &str), request: Option<String>) -> Self {
         let (code, text) = (String::new(), String::new());
         let after = Duration::from_millis(500);
-        Self { kind, api, resource: resource.to_owned(), code, text, status: None, request, ahead: None, after }
+        Self { kind, api, resource: resource.to_owned(), code, text, status: None, request, ahead: None, after, is_young: false }
+    }
+
+    /// What it means for a question: nothing is lost but its answer, so nobody need count it.
+    pub(super) fn of_a_question(self) -> KeystoreError {
+        match self.kind {
+            Kind::Unanswered | Kind::Unusable => KeystoreError::Unavailable { reason: self.explain(), after: self.after },
+            _ => self.into(),
+        }
     }
 
     /// Whether AWS says that there is no such thing.
     pub(super) fn is_not_found(&self) -> bool {
-        self.kind == Kind::Refused && self.code == "NotFoundException"
+        self.kind == Kind::Refused && self.code == NOT_FOUND
+    }
+
+    /// Whether there is no such key, and it is not just that it is new.
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_not_found() && !self.is_young
+    }
+
+    /// Whether AWS does not know the key, or does not let us: what it may say of a new key for a while.
+    pub(super) fn is_unseen(&self) -> bool {
+        self.is_not_found() || self.is_denied()
     }
 
     /// Whether AWS says that we may not.
@@ -156,12 +201,13 @@ impl Failure {
             Kind::Unsent => {
                 format!("{asked} could not be sent: {}. Look at the network, its DNS and proxy, and at `region` and `endpoint`", self.text)
             }
+            Kind::Unanswered if self.status.is_some_and(|status| status >= 500) => format!(
+                "{asked} was answered with {} by what stands before AWS, a proxy or a load balancer; AWS may have done it",
+                self.answer()
+            ),
             Kind::Unanswered => format!("{asked} got no whole answer; AWS may have done it"),
             Kind::Unusable => format!("{asked} was answered with what cannot be used ({}); AWS may have done it", self.answer()),
-            Kind::NoCredentials(_) => format!(
-                "there are no AWS credentials for {asked}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a `profile` of the shared \
-                 configuration, or run where a role is attached (EC2, ECS, EKS); SSO is not supported, since nobody logs in for a daemon"
-            ),
+            Kind::NoCredentials | Kind::NoRole | Kind::NoSource => self.without_credentials(),
             Kind::Throttled => format!(
                 "AWS throttles {asked} ({code}): the request quota of this account and region is used up, by whomever; ask AWS for a higher \
                  one, or lower `requests_per_second`"
@@ -175,7 +221,40 @@ impl Failure {
         }
     }
 
+    fn without_credentials(&self) -> String {
+        let asked = self.asked();
+        match self.kind {
+            Kind::NoRole => format!(
+                "STS refuses the role whose credentials {asked} needs ({}). Look at the role's trust policy; at AWS_ROLE_ARN, or `role_arn` of the \
+                 profile; and at the service account's token, which names an audience and expires",
+                self.code
+            ),
+            Kind::NoSource => {
+                let why = if self.text.is_empty() { String::new() } else { format!(" ({})", self.text) };
+                format!(
+                    "what gives the AWS credentials for {asked} failed{why}. Look at the profile and its files, at AWS_WEB_IDENTITY_TOKEN_FILE, at \
+                     whether STS is reachable, and at the metadata service: a container on EC2 needs a hop limit of 2"
+                )
+            }
+            _ => format!(
+                "there are no AWS credentials for {asked}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a `profile` of the shared \
+                 configuration, or run where a role is attached (EC2, where a container needs a hop limit of 2; ECS; EKS). SSO, `aws login` and \
+                 `credential_process` are not supported: nobody logs in for a daemon, and it runs no other program"
+            ),
+        }
+    }
+
     fn refusal(&self) -> String {
+        if self.is_young && self.is_unseen() {
+            return format!(
+                "{}. Or the key is too new: until AWS knows it everywhere, and its tags count, up to 5 minutes pass",
+                self.refused()
+            );
+        }
+        self.refused()
+    }
+
+    fn refused(&self) -> String {
         let asked = self.asked();
         match self.code.as_str() {
             _ if is_denial(&self.code) => format!(
@@ -185,7 +264,7 @@ impl Failure {
             ),
             "UnrecognizedClientException" | "InvalidClientTokenId" | "InvalidAccessKeyId" | "MissingAuthenticationToken" => format!(
                 "AWS does not know the access key that {asked} was signed with: it was deleted or made inactive, or is one of another \
-                 partition or of an emulator; give Claviger a valid one"
+                 partition or of an emulator, or `region` is not enabled in this account; give Claviger a valid one"
             ),
             "ExpiredTokenException" | "ExpiredToken" => {
                 format!("the session token that {asked} was signed with has expired: renew it; a role or a profile renews itself")
@@ -206,7 +285,7 @@ impl Failure {
             "InvalidKeyUsageException" | "UnsupportedOperationException" => {
                 format!("{asked} is not what the key was made for ({}): its spec or usage is another one than its keyring's", self.answer())
             }
-            "NotFoundException" => format!("{asked}: AWS knows no such key in this account and region"),
+            NOT_FOUND => format!("{asked}: AWS knows no such key in this account and region"),
             "LimitExceededException" => {
                 format!("a quota of the account is used up, so {asked} is refused: ask AWS to raise the number of KMS keys or aliases")
             }
@@ -224,9 +303,14 @@ impl Failure {
                 ahead.abs(),
                 if ahead > 0 { "ahead of" } else { "behind" }
             ),
-            _ => format!(
+            Some(_) => format!(
                 "AWS refuses the signature of {asked} ({}): the secret access key does not belong to the access key, or a proxy changes \
                  requests; the clock is right",
+                self.code
+            ),
+            None => format!(
+                "AWS refuses the signature of {asked} ({}), and the answer does not say what time it is there: the clock of this machine is wrong, \
+                 the secret access key does not belong to the access key, or a proxy changes requests",
                 self.code
             ),
         }
@@ -247,17 +331,21 @@ impl From<Failure> for KeystoreError {
             Kind::Unusable => Self::Unusable { reason, backend_request: failure.request },
             Kind::Throttled => Self::Unavailable { reason, after: AFTER_THROTTLING },
             Kind::Unsent | Kind::Broken => Self::Unavailable { reason, after: failure.after },
-            Kind::NoCredentials(false) => Self::Unavailable { reason, after: OPERATOR },
+            Kind::NoSource => Self::Unavailable { reason, after: OPERATOR },
+            Kind::Refused if failure.is_young && failure.is_unseen() => Self::Unavailable { reason, after: SEEN },
             Kind::Refused if failure.is_not_found() => Self::Gone(reason),
-            Kind::NoCredentials(true) | Kind::Refused => Self::Rejected(reason),
+            Kind::NoCredentials | Kind::NoRole | Kind::Refused => Self::Rejected(reason),
         }
     }
 }
 
 fn kind<E: Error + 'static>(error: &SdkError<E, HttpResponse>, code: &str, status: Option<u16>) -> Kind {
     if let Some(missing) = find::<CredentialsError>(error) {
-        let lasting = matches!(missing, CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_));
-        return Kind::NoCredentials(lasting);
+        return match missing {
+            CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => Kind::NoCredentials,
+            _ if code.is_empty() || code == NO_PROVIDER || THROTTLED.contains(&code) || BROKEN.contains(&code) => Kind::NoSource,
+            _ => Kind::NoRole,
+        };
     }
     match error {
         SdkError::ConstructionFailure(_) => Kind::Refused,
@@ -266,6 +354,8 @@ fn kind<E: Error + 'static>(error: &SdkError<E, HttpResponse>, code: &str, statu
             _ if THROTTLED.contains(&code) => Kind::Throttled,
             _ if BROKEN.contains(&code) => Kind::Broken,
             Some(429) => Kind::Throttled,
+            // KMS names what it could not do. Who does not is a proxy or a load balancer, and KMS may have done it.
+            Some(500..) if code.is_empty() => Kind::Unanswered,
             Some(500..) => Kind::Broken,
             Some(..300) => Kind::Unusable,
             None => Kind::Unanswered,
@@ -275,6 +365,12 @@ fn kind<E: Error + 'static>(error: &SdkError<E, HttpResponse>, code: &str, statu
         _ if find::<hyper_util::client::legacy::Error>(error).is_some_and(hyper_util::client::legacy::Error::is_connect) => Kind::Unsent,
         _ => Kind::Unanswered,
     }
+}
+
+/// What STS said when it gave no role, if that is why there are no credentials.
+fn role_refusal<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e str> {
+    let role = find::<AssumeRoleError>(error).and_then(ProvideErrorMetadata::code);
+    role.or_else(|| find::<AssumeRoleWithWebIdentityError>(error).and_then(ProvideErrorMetadata::code))
 }
 
 /// Whether the connection ended in the middle of the answer.
@@ -301,12 +397,14 @@ fn is_denial(code: &str) -> bool {
     matches!(code, "AccessDeniedException" | "AccessDenied")
 }
 
-/// What the deepest cause says of a connection that did not come about; nothing of the request is in it.
+/// What the deepest cause says of a connection that did not come about, or of a file that could not be read; nothing of a request is in it.
 fn transport(error: &(dyn Error + 'static), kind: Kind) -> String {
-    if kind != Kind::Unsent {
-        return String::new();
-    }
-    one_line(&causes(error).last().map(ToString::to_string).unwrap_or_default())
+    let why = match kind {
+        Kind::Unsent => causes(error).last().map(ToString::to_string),
+        Kind::NoSource => find::<std::io::Error>(error).map(ToString::to_string),
+        _ => None,
+    };
+    one_line(&why.unwrap_or_default())
 }
 
 fn one_line(text: &str) -> String {

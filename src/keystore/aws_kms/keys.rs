@@ -24,8 +24,8 @@ use super::{admission, algorithm, der};
 use crate::clock::{Clock, Monotonic};
 use crate::keystore::{KeystoreError, Locator, Made, Seen};
 
-/// How long a new key may not be seen yet. KMS speaks of seconds; tags and aliases may take minutes to count in policies.
-pub(super) const YOUNG: Duration = Duration::from_mins(1);
+/// How long a new key may not be seen yet: tags and aliases may take so long to count in policies (KMS Developer Guide, "ABAC for AWS KMS").
+const YOUNG: Duration = Duration::from_mins(5);
 /// How long making a key may take in all; what is not done then, the next try finds.
 const MAKING: Duration = Duration::from_secs(30);
 /// How long a key is looked for whose making was asked for and not answered, before another one is made.
@@ -74,24 +74,25 @@ impl Keys {
         let alias = names::alias(name);
         let pointed = self.pointed_at(&alias).await?;
         if let Some(metadata) = pointed.as_ref().filter(|metadata| !admission::is_dead(metadata)) {
-            return self.admit(metadata, name, &spec, None, until).await;
+            return self.admit(arn(metadata)?, name, &spec, None, until).await;
         }
-        let (metadata, request) = match self.of_name(name, until).await?.as_slice() {
-            [] => self.make(name, spec.clone()).await?,
-            [one] => (self.api.describe(&one.arn).await?, None),
+        let (arn, request) = match self.of_name(name, until).await?.as_slice() {
+            [] => self.make(name, spec.clone(), until).await?,
+            [one] => (one.arn.clone(), None),
             several => return Err(too_many(name, several)),
         };
-        let arn = arn(&metadata)?;
-        let holder = self.point(&alias, arn, pointed.is_some(), until).await?;
-        if holder != arn {
-            return Err(self.give_way(name, arn, &holder, request.is_some()).await);
+        let holder = self.point(&alias, &arn, pointed.is_some(), until).await?;
+        if holder == arn {
+            return self.admit(&arn, name, &spec, request, until).await;
         }
-        self.admit(&metadata, name, &spec, request, until).await
+        self.give_way(name, &arn, &holder, request.is_some()).await?;
+        self.admit(&holder, name, &spec, None, until).await
     }
 
     /// The key that an alias points at.
     async fn pointed_at(&self, alias: &str) -> Result<Option<KeyMetadata>, KeystoreError> {
-        match self.api.describe(alias).await {
+        let until = self.clock.monotonic().plus(MAKING);
+        match self.patiently(alias, until, || self.api.describe(alias)).await {
             Ok(metadata) => Ok(Some(metadata)),
             Err(failure) if failure.is_not_found() => Ok(None),
             Err(failure) => Err(failure.into()),
@@ -114,21 +115,28 @@ impl Keys {
         }
     }
 
-    /// Makes a key. From its first moment on it has its tags.
-    async fn make(&self, name: &KeyName, spec: KeySpec) -> Result<(KeyMetadata, Option<String>), KeystoreError> {
+    /// Makes a key, and returns its ARN. From its first moment on it has its tags.
+    async fn make(&self, name: &KeyName, spec: KeySpec, until: Monotonic) -> Result<(String, Option<String>), KeystoreError> {
         // Noted before the call: if this future is dropped within it, nobody hears the answer.
         self.known().uncertain.insert(name.clone());
-        let made = self.api.create(name, spec).await;
-        if !made.as_ref().is_err_and(|failure| matches!(failure.kind, Kind::Unanswered | Kind::Unusable)) {
+        let made = self.patiently(name.as_str(), until, || self.api.create(name, spec.clone())).await;
+        // What broke in AWS may have broken after the key was made.
+        if !made.as_ref().is_err_and(|failure| matches!(failure.kind, Kind::Unanswered | Kind::Unusable | Kind::Broken)) {
             self.known().uncertain.remove(name);
         }
         let (metadata, request) = made?;
+        let arn = arn(&metadata)?.to_owned();
+        self.note_young(&arn);
+        // AWS always gives one; that there is one says that this call made the key.
+        Ok((arn, Some(request.unwrap_or_default())))
+    }
+
+    /// Notes that a key was made a moment ago.
+    fn note_young(&self, arn: &str) {
         let now = self.clock.monotonic();
         let mut known = self.known();
         known.young.retain(|_, until| *until > now);
-        known.young.insert(arn(&metadata)?.to_owned(), now.plus(YOUNG));
-        // AWS always gives one; that there is one says that this call made the key.
-        Ok((metadata, Some(request.unwrap_or_default())))
+        known.young.insert(arn.to_owned(), now.plus(YOUNG));
     }
 
     /// Points the alias at the key, and returns at which one it points then: of two makers one is first.
@@ -139,7 +147,12 @@ impl Keys {
             })
             .await;
         match pointed {
-            Ok(()) => Ok(arn.to_owned()),
+            Ok(()) if !exists => Ok(arn.to_owned()),
+            // Nothing refuses the second of two makers here: the one who finds the other's key gives way. (A dead key there is the old one still.)
+            Ok(()) => match self.pointed_at(alias).await?.filter(|metadata| !admission::is_dead(metadata)) {
+                Some(holder) => self::arn(&holder).map(str::to_owned),
+                None => Ok(arn.to_owned()),
+            },
             Err(failure) if failure.code == "AlreadyExistsException" => {
                 let holder = self.pointed_at(alias).await?.ok_or_else(|| {
                     let reason = format!("{alias} exists and points nowhere yet");
@@ -152,31 +165,35 @@ impl Keys {
     }
 
     /// Another maker was first. A key that this very call made has no user, and is ended; one that was found is left for an operator.
-    async fn give_way(&self, name: &KeyName, arn: &str, holder: &str, made_here: bool) -> KeystoreError {
+    async fn give_way(&self, name: &KeyName, arn: &str, holder: &str, made_here: bool) -> Result<(), KeystoreError> {
         if !made_here {
             let found = [arn, holder].map(|arn| Tagged { name: name.clone(), arn: arn.to_owned() });
-            return too_many(name, &found);
+            return Err(too_many(name, &found));
         }
-        if let Err(error) = self.end(arn).await {
-            return error;
+        self.note_young(holder);
+        match self.end(arn).await {
+            Ok(()) => tracing::info!(key = %name, holder, arn, "a key was made twice at once: the second one is ended"),
+            // The name has its key all the same; the listing of the keystore's keys goes on naming this one.
+            Err(error) => {
+                tracing::warn!(key = %name, holder, arn, %error, "a key was made twice at once, and the second one could not be ended")
+            }
         }
-        KeystoreError::Retry(format!("{name} was made twice at once: {holder} was first, and {arn} was given up"))
+        Ok(())
     }
 
     /// Admits a key of this name, or says everything that is wrong with it.
     async fn admit(
         &self,
-        metadata: &KeyMetadata,
+        arn: &str,
         name: &KeyName,
         spec: &KeySpec,
         request: Option<String>,
         until: Monotonic,
     ) -> Result<Made, KeystoreError> {
-        let arn = arn(metadata)?;
         self.site.key(arn)?;
         // A key that was just made is described once more: `CreateKey` answers before it can be used everywhere.
         let metadata = self.patiently(arn, until, || self.api.describe(arn)).await?;
-        let tags = self.patiently(arn, until, || self.api.tags(arn)).await?;
+        let tags = self.patiently(arn, until, || self.tags(arn)).await?;
         let facts = admission::facts(&metadata, &tags);
         let attributes = admission::admit(arn, &facts, name, spec, &self.site).map_err(|reasons| {
             let reasons = reasons.join("; ");
@@ -195,7 +212,7 @@ impl Keys {
         if admission::is_dead(&metadata) {
             return Err(KeystoreError::Gone(format!("{arn} is pending deletion")));
         }
-        let tags = self.patiently(arn, until, || self.api.tags(arn)).await?;
+        let tags = self.patiently(arn, until, || self.tags(arn)).await?;
         let public = match self.patiently(arn, until, || self.api.public_key(arn)).await {
             Ok(der) => match metadata.key_spec() {
                 Some(spec) => public_key(&der, spec),
@@ -209,18 +226,22 @@ impl Keys {
 
     /// Makes a key unusable: disabled at once, deleted after its waiting period.
     pub(super) async fn end(&self, arn: &str) -> Result<(), KeystoreError> {
-        let metadata = match self.patiently(arn, self.clock.monotonic().plus(MAKING), || self.api.describe(arn)).await {
+        let until = self.clock.monotonic().plus(MAKING);
+        let metadata = match self.patiently(arn, until, || self.api.describe(arn)).await {
             Ok(metadata) => metadata,
-            Err(failure) if failure.is_not_found() => return Ok(()),
+            Err(failure) if failure.is_gone() => return Ok(()),
             Err(failure) => return Err(failure.into()),
         };
         if admission::is_dead(&metadata) {
             return Ok(());
         }
-        for ended in [self.api.disable(arn).await, self.api.schedule_deletion(arn).await] {
+        // Whatever became of the first, the second is asked for: either makes the key unusable.
+        let disabled = self.patiently(arn, until, || self.api.disable(arn)).await;
+        let scheduled = self.patiently(arn, until, || self.api.schedule_deletion(arn)).await;
+        for ended in [disabled, scheduled] {
             match ended {
                 Ok(()) => {}
-                Err(failure) if failure.is_not_found() => return Ok(()),
+                Err(failure) if failure.is_gone() => return Ok(()),
                 // Somebody was faster, or the description was an old one.
                 Err(failure) if failure.is_wrong_state() && self.is_dead_now(arn).await => return Ok(()),
                 Err(failure) => return Err(failure.into()),
@@ -249,12 +270,14 @@ impl Keys {
 
     /// Every key of the account that has the tags of this installation and is not pending deletion.
     async fn living(&self, installation: &str) -> Result<Vec<Tagged>, KeystoreError> {
-        let (mut keys, mut looks, mut found) = (self.api.keys().await?.into_iter(), JoinSet::new(), Vec::new());
+        let until = self.clock.monotonic().plus(MAKING);
+        let keys = self.patiently("*", until, || self.api.keys()).await?;
+        let (mut keys, mut looks, mut found) = (keys.into_iter(), JoinSet::new(), Vec::new());
         loop {
             while looks.len() < AT_ONCE
                 && let Some(arn) = keys.next()
             {
-                looks.spawn(look(self.api.clone(), arn, installation.to_owned()));
+                looks.spawn(look(self.api.clone(), self.clock.clone(), arn, installation.to_owned()));
             }
             match looks.join_next().await {
                 None => return Ok(found),
@@ -269,18 +292,15 @@ impl Keys {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let mut pauses = Pauses::default();
-        loop {
-            let failure = match ask().await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
-            };
-            let unseen = failure.is_not_found() || failure.is_denied();
-            let passing = failure.kind == Kind::Throttled || (unseen && self.is_young(arn));
-            if !passing || !pauses.rest(until.since(self.clock.monotonic())).await {
-                return Err(failure);
-            }
-        }
+        let unseen = |failure: &Failure| failure.is_unseen() && self.is_young(arn);
+        let outcome = while_passing(self.clock.as_ref(), until, ask, unseen).await;
+        outcome.map_err(|failure| if unseen(&failure) { failure.of_a_young_key() } else { failure })
+    }
+
+    /// The tags of a key. A new one that has none yet is not seen yet: it is made with them.
+    async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, Failure> {
+        let tags = self.api.tags(arn).await?;
+        if tags.is_empty() && self.is_young(arn) { Err(Failure::unseen(("kms:ListResourceTags", arn))) } else { Ok(tags) }
     }
 
     /// Whether this process made the key a moment ago, so that KMS may not know it everywhere.
@@ -312,9 +332,33 @@ impl Pauses {
     }
 }
 
+/// Asks again while too much is asked of the account, or `passes` says that the failure may pass.
+async fn while_passing<T, F>(
+    clock: &dyn Clock,
+    until: Monotonic,
+    ask: impl Fn() -> F,
+    passes: impl Fn(&Failure) -> bool,
+) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    let mut pauses = Pauses::default();
+    loop {
+        let failure = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => failure,
+        };
+        let passing = failure.kind == Kind::Throttled || passes(&failure);
+        if !passing || !pauses.rest(until.since(clock.monotonic())).await {
+            return Err(failure);
+        }
+    }
+}
+
 /// Whether a key of the account lives and has the tags of this installation.
-async fn look(api: Arc<Api>, arn: String, installation: String) -> Result<Option<Tagged>, KeystoreError> {
-    let tags = match api.tags(&arn).await {
+async fn look(api: Arc<Api>, clock: Arc<dyn Clock>, arn: String, installation: String) -> Result<Option<Tagged>, KeystoreError> {
+    let until = clock.monotonic().plus(MAKING);
+    let tags = match while_passing(clock.as_ref(), until, || api.tags(&arn), |_| false).await {
         Ok(tags) => tags,
         // Deleted meanwhile, or somebody else's, whose policy keeps us out.
         Err(failure) if failure.is_not_found() || failure.is_denied_by_the_key() => return Ok(None),
@@ -322,7 +366,7 @@ async fn look(api: Arc<Api>, arn: String, installation: String) -> Result<Option
     };
     let name = tags.get(names::TAG_NAME).and_then(|name| name.parse::<KeyName>().ok());
     let Some(name) = name.filter(|name| name.installation() == installation) else { return Ok(None) };
-    match api.describe(&arn).await {
+    match while_passing(clock.as_ref(), until, || api.describe(&arn), |_| false).await {
         Ok(metadata) => Ok((!admission::is_dead(&metadata)).then_some(Tagged { name, arn })),
         Err(failure) if failure.is_not_found() => Ok(None),
         Err(failure) => Err(failure.into()),

@@ -5,7 +5,7 @@
 //! the SDK's chain: environment, shared profile, web identity, container, instance).
 //!
 //! In reading order: `names` (what a key is called), `algorithm` and `der` (how it is spoken to), `admission`, `api` (every call), `failure` (how one can
-//! end), `keys` (the life of a key), `budget` and `breaker` (when nothing is asked).
+//! end), `keys` (the life of a key), `budget` and the port's `breaker` (when nothing is asked).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,6 @@ use crate::clock::{Clock, Monotonic};
 mod admission;
 mod algorithm;
 mod api;
-mod breaker;
 mod budget;
 mod der;
 mod failure;
@@ -48,6 +47,10 @@ const HEALTH: Duration = Duration::from_secs(4);
 const HEALTH_FRESH: Duration = Duration::from_secs(5);
 /// How long the answer to whose account it is holds: credentials change, and nothing but a mistake changes the account.
 const ACCOUNT_FRESH: Duration = Duration::from_hours(1);
+/// When AWS is asked again whose it is after it did not say so, while what it said before is believed.
+const ACCOUNT_AGAIN: Duration = Duration::from_mins(1);
+/// How long that question may delay what needs no new answer.
+const ACCOUNT_PATIENCE: Duration = Duration::from_secs(2);
 /// When to ask again while nobody knows yet whose account it is.
 const ACCOUNT_SOON: Duration = Duration::from_secs(1);
 
@@ -85,6 +88,7 @@ pub struct AwsKmsKeystore {
 #[derive(Clone, Debug)]
 enum Account {
     Unknown,
+    /// Ours, as AWS said; it is asked anew after this point.
     Ours(Monotonic),
     Wrong(String),
 }
@@ -107,20 +111,24 @@ impl AwsKmsKeystore {
         if left.is_zero() {
             return Err(KeystoreError::Unanswered);
         }
-        timeout(left, self.check_account(terms.class)).await.unwrap_or(Err(KeystoreError::Unanswered))?;
+        // No signature was asked for yet, so none can be unanswered.
+        timeout(left, self.check_account(terms.class)).await.unwrap_or_else(|_| Err(account_unknown()))?;
         // What an outage refuses costs no budget, and the one try after it is not spent on work that is shed.
-        self.api.breaker.look(begun)?;
+        self.api.breaker.look(self.clock.monotonic())?;
         let family = algorithm::family(algorithm);
         let _slot = self.budget.take(family, terms.class, begun).ok_or(KeystoreError::Overloaded)?;
-        self.api.breaker.admit(begun)?;
+        let sent = self.clock.monotonic();
+        let permit = self.api.breaker.permit(sent)?;
 
-        let left = terms.deadline.since(self.clock.monotonic()).min(SIGNATURE);
-        let answered = timeout(left, self.asked_for(&arn, algorithm, input)).await;
+        let left = terms.deadline.since(sent).min(SIGNATURE);
+        let answered = timeout(left, self.asked_for(&arn, algorithm, input, sent.plus(left))).await;
         let now = self.clock.monotonic();
         let answer = match answered {
             Ok(answer) => answer,
-            Err(_) => Err(self.api.gave_up(("kms:Sign", &arn), now.since(begun))),
+            Err(_) => Err(self.api.gave_up_signing(&arn, now.since(sent))),
         };
+        // Judged by now: what follows is no probe.
+        drop(permit);
         match answer {
             Ok(Signature { bytes, backend_request }) => {
                 *lock(&self.signed) = Some(now);
@@ -139,14 +147,14 @@ impl AwsKmsKeystore {
         }
     }
 
-    /// One request; a key that was made a moment ago and is not known everywhere yet is asked for again.
-    async fn asked_for(&self, arn: &str, algorithm: Algorithm, input: Input) -> Result<Signature, Failure> {
+    /// One request; a key that was made a moment ago and is not known everywhere yet is asked for again, as long as that may end in time.
+    async fn asked_for(&self, arn: &str, algorithm: Algorithm, input: Input, until: Monotonic) -> Result<Signature, Failure> {
         let mut pauses = Pauses::default();
         loop {
             match self.api.sign(arn, algorithm, input.clone()).await {
-                Err(failure) if (failure.is_not_found() || failure.is_denied()) && self.keys.is_young(arn) => {
-                    if !pauses.rest(SIGNATURE).await {
-                        return Err(failure);
+                Err(failure) if failure.is_unseen() && self.keys.is_young(arn) => {
+                    if !pauses.rest(until.since(self.clock.monotonic())).await {
+                        return Err(failure.of_a_young_key());
                     }
                 }
                 answer => return answer,
@@ -173,23 +181,39 @@ impl AwsKmsKeystore {
             Account::Unknown => {}
         }
         if class == Class::Own {
-            return self.confirm_account(ACCOUNT_FRESH).await;
+            return self.confirm_account().await;
         }
-        let reason = "nobody knows yet whose account the credentials belong to; AWS is being asked".to_owned();
-        Err(KeystoreError::Unavailable { reason, after: ACCOUNT_SOON })
+        Err(account_unknown())
     }
 
-    /// Asks AWS whose the credentials are, unless it said so within `fresh`.
-    async fn confirm_account(&self, fresh: Duration) -> Result<(), KeystoreError> {
-        if let Account::Ours(at) = &*lock(&self.account)
-            && self.clock.monotonic().since(*at) < fresh
-        {
+    /// Asks AWS whose the credentials are, unless it said so lately. What it said before is enough while it does not answer: then only credentials
+    /// that it refuses, or that turn out to be another account's, are in the way.
+    async fn settled_account(&self) -> Result<(), KeystoreError> {
+        let until = match &*lock(&self.account) {
+            Account::Ours(until) => Some(*until),
+            Account::Unknown | Account::Wrong(_) => None,
+        };
+        let Some(until) = until else { return self.confirm_account().await };
+        let now = self.clock.monotonic();
+        if now < until {
             return Ok(());
         }
-        let found = self.api.account().await?;
+        match timeout(ACCOUNT_PATIENCE, self.confirm_account()).await {
+            Ok(answer @ (Ok(()) | Err(KeystoreError::Rejected(_)))) => answer,
+            Ok(Err(_)) | Err(_) => {
+                tracing::debug!("AWS does not say whose the credentials are; it is believed what it said before");
+                *lock(&self.account) = Account::Ours(now.plus(ACCOUNT_AGAIN));
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks AWS whose the credentials are.
+    async fn confirm_account(&self) -> Result<(), KeystoreError> {
+        let found = self.api.account().await.map_err(Failure::of_a_question)?;
         let ours = &self.keys.site.account;
         if found == *ours {
-            *lock(&self.account) = Account::Ours(self.clock.monotonic());
+            *lock(&self.account) = Account::Ours(self.clock.monotonic().plus(ACCOUNT_FRESH));
             return Ok(());
         }
         let why = format!(
@@ -202,22 +226,22 @@ impl AwsKmsKeystore {
 
     /// What comes before everything that is not a signature.
     async fn begin(&self) -> Result<(), KeystoreError> {
-        self.api.breaker.admit(self.clock.monotonic())?;
-        self.confirm_account(ACCOUNT_FRESH).await
+        self.api.breaker.look(self.clock.monotonic())?;
+        self.settled_account().await
     }
 
     async fn check_health(&self) -> Result<(), KeystoreError> {
         let now = self.clock.monotonic();
         let proved = lock(&self.signed).is_some_and(|at| now.since(at) < HEALTH_FRESH);
-        if proved && self.api.breaker.is_closed() {
+        if proved && self.api.breaker.refusal(now).is_none() {
             return Ok(());
         }
-        self.confirm_account(ACCOUNT_FRESH).await?;
+        self.settled_account().await?;
         match self.api.reach().await {
             Ok(()) => Ok(()),
             // It answers; that there is too much work is the budget's business.
             Err(failure) if failure.kind == Kind::Throttled => Ok(()),
-            Err(failure) => Err(failure.into()),
+            Err(failure) => Err(failure.of_a_question()),
         }
     }
 }
@@ -225,9 +249,9 @@ impl AwsKmsKeystore {
 impl Keystore for AwsKmsKeystore {
     fn create<'a>(&'a self, name: &'a KeyName, algorithm: Algorithm) -> BoxFuture<'a, Result<Made, KeystoreError>> {
         Box::pin(async move {
-            self.api.breaker.admit(self.clock.monotonic())?;
+            self.api.breaker.look(self.clock.monotonic())?;
             // Asked anew for each key: what is made in another account can only be deleted there.
-            self.confirm_account(Duration::ZERO).await?;
+            self.confirm_account().await?;
             self.keys.create(name, algorithm).await
         })
     }
@@ -260,11 +284,8 @@ impl Keystore for AwsKmsKeystore {
 
     fn health(&self) -> BoxFuture<'_, Result<(), KeystoreError>> {
         Box::pin(async move {
-            let begun = self.clock.monotonic();
-            match timeout(HEALTH, self.check_health()).await {
-                Ok(health) => health,
-                Err(_) => Err(self.api.gave_up(("kms:ListAliases", "*"), self.clock.monotonic().since(begun)).into()),
-            }
+            let answer = timeout(HEALTH, self.check_health()).await;
+            answer.unwrap_or_else(|_| Err(Failure::unanswered(("kms:ListAliases", "*")).of_a_question()))
         })
     }
 
@@ -283,6 +304,12 @@ impl Keystore for AwsKmsKeystore {
     fn condition(&self) -> Condition {
         Condition { reopened: self.api.breaker.reopened(), ..Condition::default() }
     }
+}
+
+/// Why nothing is signed before AWS said whose the credentials are.
+fn account_unknown() -> KeystoreError {
+    let reason = "nobody knows yet whose account the credentials belong to; AWS is being asked".to_owned();
+    KeystoreError::Unavailable { reason, after: ACCOUNT_SOON }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

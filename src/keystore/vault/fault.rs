@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::breaker::Verdict;
 use super::transport::Answer;
 use crate::keystore::KeystoreError;
+use crate::keystore::breaker::Verdict;
 
 /// When to ask again where nobody says it.
 const AFTER: Duration = Duration::from_secs(1);

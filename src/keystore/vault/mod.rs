@@ -4,7 +4,7 @@
 //! signatures (the signer does), setting the server up (`deploy/vault`), and anything that one of the two lacks.
 //!
 //! In reading order: `address` (what may become a part of a URL), `transport` (one exchange), `api` (what is said), `fault` (what went wrong),
-//! `login` and `session` (the token), `breaker` and `gate` (when not to ask), `server` (all of that together), `admission`, `keys`, `signing`,
+//! `login` and `session` (the token), `gate` and the port's `breaker` (when not to ask), `server` (all of that together), `admission`, `keys`, `signing`,
 //! `permissions` (what `doctor` asks).
 
 use std::sync::Arc;
@@ -26,7 +26,6 @@ use crate::clock::{Clock, Monotonic};
 mod address;
 mod admission;
 mod api;
-mod breaker;
 mod fault;
 mod gate;
 mod keys;

@@ -14,7 +14,6 @@ use vaultrs::api::token::requests::LookupTokenSelfRequest;
 
 use super::address::VaultPath;
 use super::api::{Capabilities, Health, Permissions, envelope};
-use super::breaker::{Breaker, Verdict};
 use super::fault::{Call, Fault, judged};
 use super::login::anonymous;
 use super::session::{Session, Sessions};
@@ -23,9 +22,12 @@ use super::transport::{Answer, Transport};
 use super::{VaultSettings, chance};
 use crate::clock::{Clock, Monotonic};
 use crate::keystore::KeystoreError;
+use crate::keystore::breaker::{Breaker, Rules, Verdict};
 
 /// A signature that is younger than this is health enough.
 const HEALTH_FRESH: Duration = Duration::from_secs(5);
+/// Five doubtful failures in a row are an outage. Health asks within the pauses, and ends them as soon as the server is well.
+const OUTAGES: Rules = Rules { doubts: 5, first: Duration::from_millis(250), longest: Duration::from_secs(10) };
 /// When to look again at a server that did not answer.
 const UNSEEN_AFTER: Duration = Duration::from_secs(1);
 
@@ -48,7 +50,7 @@ impl Server {
         let transport = |tls: &ClientConfig| Transport::new(&settings.address, tls, settings.in_flight);
         let transport = settings.tls.as_deref().map_err(|error| Fault::Settings(error.clone())).and_then(transport);
         let sessions = Sessions::new(settings.login.clone(), settings.namespace.clone(), clock.clone());
-        let (breaker, known, proved, trouble) = (Breaker::default(), Known::default(), AtomicU64::new(0), Mutex::default());
+        let (breaker, known, proved, trouble) = (Breaker::new(OUTAGES), Known::default(), AtomicU64::new(0), Mutex::default());
         Self { settings, clock, transport, sessions, breaker, known, proved, trouble }
     }
 
