@@ -5,7 +5,7 @@
 # imports one, or makes one exportable: of the parameters of a request, only those below are taken, and only with these values.
 #
 # What no policy can take away from whoever may do this: rotating a key of this prefix (Claviger signs with version 1 alone, adopts no key
-# that has another, and reports one that got one), and signing a request for a certificate with it.
+# that has another, and reports one that got one), signing a request for a certificate with it, and in OpenBao putting a key aside and back.
 
 path "transit/keys/prod.*" {
   capabilities = ["create", "read", "update", "delete"]

@@ -53,6 +53,18 @@ fn through(vault: &Vault, proxy: &Proxy) -> VaultSettings {
     VaultSettings { address: proxy.url().parse().expect("loopback"), ..vault.settings() }
 }
 
+/// Settings of a namespace that the setup script prepared: OpenBao has it then; Vault without a licence knows none, and looks at none.
+fn in_namespace(vault: &Vault, proxy: &Proxy) -> VaultSettings {
+    for path in ["sys/namespaces/team", "team/sys/namespaces/a"] {
+        vault.api("POST", path, &Value::Null);
+    }
+    let file = vault.path("secret-id-of-the-team");
+    let told = vault.set_up(&["--namespace", "team/a", "--installation", INSTALLATION, "--secret-id-file", &file.display().to_string()]);
+    let role_id = told.split_once("role_id = \"").and_then(|(_, rest)| rest.split_once('"')).expect("its id").0.to_owned();
+    let login = VaultLogin::AppRole { mount: "approle".parse().expect("a mount"), role_id, secret_id: SecretFile::new(file, None) };
+    VaultSettings { namespace: Some("team/a".parse().expect("a namespace")), login, ..through(vault, proxy) }
+}
+
 fn signing() -> Match {
     Match::any().path(SIGN)
 }
@@ -184,6 +196,69 @@ async fn requests_in_flight_are_bounded() {
     }
 }
 
+/// A key that somebody put aside in OpenBao is told as a failure of the server, and is none: other keys are used as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_was_put_aside_is_no_failure_of_the_server() {
+    let behind = Behind::new(8).await;
+    let other = behind.keystore.create(&name(2), Algorithm::ES256).await.expect("made");
+    let aside = r#"{"errors":["1 error occurred:\n\t* refusing to use soft-deleted key\n\n"]}"#;
+    let path = format!("{SIGN}{}", name(2));
+    behind.proxy.add(Rule::answer(Match::any().path(&path), 500, "application/json", aside));
+    for _ in 0..10 {
+        let error = signed(&behind.keystore, &behind.clock, &other, b"a message").await.expect_err("refused");
+        assert!(matches!(&error, KeystoreError::Rejected(text) if text.contains("soft-deleted")), "{error}");
+    }
+    behind.sign().await.expect("signed");
+}
+
+/// A state of the storage as OpenBao writes it, of another cluster: a node that is alone takes any.
+const INDEX: &str = "eyJjbHVzdGVyIjoiMTExMTExMTEtMTExMS0xMTExLTExMTEtMTExMTExMTExMTExIiwidmFsdWUiOiI1In0=";
+
+/// A standby of OpenBao answers by itself, and may not have seen what was just written: it is told what it must have seen, and asked again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_behind_is_asked_again() {
+    let behind = Behind::new(8).await;
+    let index = |answer: &mut Response<Bytes>| drop(answer.headers_mut().insert("x-vault-index", INDEX.parse().expect("a header")));
+    let writing = Match::any().method(Method::POST).path("/v1/transit/keys/");
+    let written = behind.proxy.add(Rule::new(writing, Act::Edit(Arc::new(index))).times(1));
+    let made = behind.keystore.create(&name(2), Algorithm::ES256).await.expect("made");
+    assert_eq!(written.acted(), 1);
+    for (status, body) in [(429, "{\"errors\":[]}\n"), (412, r#"{"errors":["required index state not present"]}"#)] {
+        for path in ["/v1/transit/keys/", SIGN] {
+            behind.proxy.add(Rule::answer(Match::any().path(path), status, "application/json", body).times(2));
+        }
+        behind.keystore.inspect(&made.locator).await.expect("seen");
+        signed(&behind.keystore, &behind.clock, &made, b"a message").await.expect("signed");
+    }
+    let header = http::HeaderName::from_static("x-vault-index");
+    let asked = behind.proxy.asked();
+    let named = asked.iter().filter(|asked| asked.header(&header) == Some(INDEX)).count();
+    assert!(named >= 1 + 12, "{named}");
+    // A state that never comes, as after an older snapshot was restored, is forgotten.
+    let never = Match::any().path(SIGN).header("x-vault-index", INDEX);
+    behind.proxy.add(Rule::answer(never, 429, "application/json", r#"{"errors":[]}"#));
+    signed(&behind.keystore, &behind.clock, &made, b"a message").await.expect("signed");
+}
+
+/// A namespace may be sealed by itself (OpenBao): what says how the server is knows nothing of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sealed_namespace_is_not_healthy() {
+    let vault = Vault::plain(&[INSTALLATION]);
+    let proxy = Proxy::before(upstream(&vault));
+    let clock = clock();
+    let keystore = VaultKeystore::open(in_namespace(&vault, &proxy), clock.clone());
+    healthy(&keystore).await;
+    let made = keystore.create(&name(1), Algorithm::ES256).await.expect("made");
+    let named = Match::any().header("x-vault-namespace", "team/a");
+    let sealed = proxy.add(Rule::answer(named, 503, "application/json", r#"{"errors":["namespace is sealed"]}"#));
+    let error = signed(&keystore, &clock, &made, b"a message").await.expect_err("sealed");
+    assert!(matches!(&error, KeystoreError::Unavailable { reason, .. } if reason.contains("the namespace is sealed")), "{error}");
+    let error = keystore.health().await.expect_err("sealed");
+    assert!(matches!(&error, KeystoreError::Unavailable { reason, .. } if reason.contains("the namespace is sealed")), "{error}");
+    proxy.remove(&sealed);
+    healthy(&keystore).await;
+}
+
 /// A node that redirects is a standby, whoever it points at.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_redirects_is_told() {
@@ -225,15 +300,14 @@ async fn a_service_account_logs_in_with_its_newest_token() {
     assert_eq!(body, serde_json::json!({"role": "issuers", "jwt": "header.payload.signature"}));
 }
 
-/// Every request of a namespace says so, but for the one that only the root namespace answers.
+/// Every request of a namespace says so, but for the one that only the root namespace answers; the setup script does likewise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_is_named_in_every_request() {
     let vault = Vault::plain(&[INSTALLATION]);
     let proxy = Proxy::before(upstream(&vault));
-    let namespace = Some("team/a".parse().expect("a namespace"));
-    let keystore = VaultKeystore::open(VaultSettings { namespace, ..through(&vault, &proxy) }, clock());
+    let keystore = VaultKeystore::open(in_namespace(&vault, &proxy), clock());
     healthy(&keystore).await;
-    keystore.create(&name(1), Algorithm::ES256).await.expect("made: this server knows no namespaces, and looks at none");
+    keystore.create(&name(1), Algorithm::ES256).await.expect("made");
     let asked = proxy.asked();
     assert!(asked.len() > 3);
     for asked in asked {

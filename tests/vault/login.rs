@@ -158,7 +158,7 @@ async fn what_is_wrong_with_a_login_is_told() {
     };
     vault.write_secret("strange", "two words");
     for (login, told) in [
-        (approle("approle", "no-such-role", "secret-id"), "invalid role ID: the secret id in"),
+        (approle("approle", "no-such-role", "secret-id"), "auth/approle: invalid role "),
         (approle("elsewhere", &vault.role_id, "secret-id"), "elsewhere"),
         (approle("approle", &vault.role_id, "no-such-file"), "no-such-file cannot be read"),
         (VaultLogin::Token { token: SecretFile::new(vault.path("strange"), None) }, "other characters than those of a token"),

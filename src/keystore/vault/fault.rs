@@ -36,6 +36,9 @@ pub(super) enum Fault {
     /// The storage is there and locked.
     #[error("Vault is sealed: unseal it (`vault operator unseal` or `bao operator unseal`); keys can be used again without a restart")]
     Sealed,
+    /// Likewise, a namespace of OpenBao with a seal of its own alone.
+    #[error("the namespace is sealed: unseal it (`bao namespace unseal`); keys can be used again without a restart")]
+    SealedNamespace,
     /// There is no storage yet.
     #[error("Vault is not initialised: initialise and unseal it, then run deploy/vault/setup.sh")]
     Uninitialised,
@@ -148,9 +151,13 @@ pub(super) fn judged(answer: Answer, call: &Call) -> Result<Answer, Fault> {
         502 | 504 => Fault::Gateway(status),
         // A proxy says so too when the connection breaks under a request.
         503 if !is_own => Fault::Gateway(status),
+        503 if words.contains("namespace is sealed") => Fault::SealedNamespace,
         503 if words.contains("sealed") => Fault::Sealed,
-        // A key whose first version may not sign any more is no failure of the server, though it is told as one.
-        500 if words.contains("requested version") => Fault::Refused { status, path: path.clone(), words },
+        // A key that may not sign any more is no failure of the server, though it is told as one: its first version is too old, or (OpenBao)
+        // it was put aside.
+        500 if words.contains("requested version") || words.contains("soft-deleted key") => {
+            Fault::Refused { status, path: path.clone(), words }
+        }
         500.. => Fault::Broken { status, words },
         _ => Fault::Refused { status, path: path.clone(), words },
     })
@@ -169,6 +176,7 @@ impl Fault {
         Some(match self {
             Self::Unreachable(_)
             | Self::Sealed
+            | Self::SealedNamespace
             | Self::Uninitialised
             | Self::Standby
             | Self::Gateway(_)
@@ -188,9 +196,13 @@ impl Fault {
         match self {
             Self::Unanswered(_) | Self::Uncertain(_) | Self::Gateway(_) | Self::Impatient(_) | Self::Expired => KeystoreError::Unanswered,
             Self::Gone(_) => KeystoreError::Gone(self.to_string()),
-            Self::Unreachable(_) | Self::Sealed | Self::Uninitialised | Self::Standby | Self::Busy(_) | Self::Broken { .. } => {
-                KeystoreError::Unavailable { reason: self.to_string(), after }
-            }
+            Self::Unreachable(_)
+            | Self::Sealed
+            | Self::SealedNamespace
+            | Self::Uninitialised
+            | Self::Standby
+            | Self::Busy(_)
+            | Self::Broken { .. } => KeystoreError::Unavailable { reason: self.to_string(), after },
             Self::Nonsense(_) => KeystoreError::Retry(self.to_string()),
             Self::Unusable { request_id, .. } => KeystoreError::Unusable { reason: self.to_string(), backend_request: request_id.clone() },
             Self::Denied { .. }
@@ -241,14 +253,14 @@ mod tests {
 
     fn fault(status: u16, body: &str) -> Fault {
         let call = Call { capability: "update", path: "transit/sign/k".into() };
-        judged(Answer { status, retry_after: None, body: body.into() }, &call).err().expect("a fault")
+        judged(Answer { status, retry_after: None, index: None, body: body.into() }, &call).err().expect("a fault")
     }
 
     #[test]
     fn every_status_has_its_meaning() {
         let call = Call { capability: "read", path: "x".into() };
         for status in [200, 204] {
-            assert!(judged(Answer { status, retry_after: None, body: Vec::new() }, &call).is_ok());
+            assert!(judged(Answer { status, retry_after: None, index: None, body: Vec::new() }, &call).is_ok());
         }
         for (status, body, verdict, kind) in [
             (307, "", Verdict::Down, "unavailable"),
@@ -257,6 +269,7 @@ mod tests {
             (404, r#"{"errors":[]}"#, Verdict::Well, "rejected"),
             (429, "", Verdict::Busy(AFTER), "unavailable"),
             (500, r#"{"errors":["internal error"]}"#, Verdict::Doubtful, "unavailable"),
+            (500, r#"{"errors":["1 error occurred:\n\t* refusing to use soft-deleted key\n\n"]}"#, Verdict::Well, "rejected"),
             (502, "<html>bad gateway</html>", Verdict::Down, "unanswered"),
             (503, "<html>no server is available</html>", Verdict::Down, "unanswered"),
             (504, "", Verdict::Down, "unanswered"),
@@ -273,6 +286,7 @@ mod tests {
             assert_eq!(told, kind, "{status}");
         }
         assert_eq!(fault(503, r#"{"errors":["Vault is sealed"]}"#), Fault::Sealed);
+        assert_eq!(fault(503, r#"{"errors":["namespace is sealed"]}"#), Fault::SealedNamespace);
         assert!(fault(503, "<html>secret page</html>").to_string().ends_with("(status 503)"));
         // A node that handed the request on and lost the answer says so in the same way.
         let redirected = fault(307, "").of_signing();

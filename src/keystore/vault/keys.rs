@@ -71,7 +71,7 @@ async fn create(server: &Server, name: &KeyName, algorithm: Algorithm, deadline:
         convergent_encryption: None,
         derived: None,
     };
-    Ok(request_id(&server.call(&request, &call, deadline).await?.body))
+    Ok(request_id(&server.write(&request, &call, deadline).await?.body))
 }
 
 /// Reads a key back, whatever it is.
@@ -94,11 +94,11 @@ pub(super) async fn destroy(server: &Server, name: &KeyName, deadline: Monotonic
         deletion_allowed: Some(true),
         ..UpdateKeyConfigurationRequest::default()
     };
-    let allowed = server.call(&allow, &call, deadline).await;
+    let allowed = server.write(&allow, &call, deadline).await;
     let call = Call { capability: "delete", path: format!("{mount}/keys/{name}") };
     let delete = DeleteKeyRequest { mount: mount.to_string(), name: name.to_string() };
     let deleted = match allowed {
-        Ok(_) => server.call(&delete, &call, deadline).await.map(drop),
+        Ok(_) => server.write(&delete, &call, deadline).await.map(drop),
         Err(fault) => Err(fault),
     };
     server.known().forget(name);

@@ -4,10 +4,11 @@
 //! Out of scope: keys and signatures (`keys.rs`, `signing.rs`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use claviger_audit::names::KeyName;
+use http::header::HeaderValue;
 use rustify::endpoint::Endpoint;
 use rustls::ClientConfig;
 use vaultrs::api::token::requests::LookupTokenSelfRequest;
@@ -28,6 +29,10 @@ use crate::keystore::breaker::{Breaker, Rules, Verdict};
 const HEALTH_FRESH: Duration = Duration::from_secs(5);
 /// Five doubtful failures in a row are an outage. Health asks within the pauses, and ends them as soon as the server is well.
 const OUTAGES: Rules = Rules { doubts: 5, first: Duration::from_millis(250), longest: Duration::from_secs(10) };
+/// How long a node may need to see what another one of its cluster wrote, and how often it is asked.
+const BEHIND: Duration = Duration::from_secs(2);
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LONGEST_LOOK: Duration = Duration::from_millis(100);
 /// When to look again at a server that did not answer.
 const UNSEEN_AFTER: Duration = Duration::from_secs(1);
 
@@ -39,6 +44,9 @@ pub(super) struct Server {
     sessions: Sessions,
     breaker: Breaker,
     known: Known,
+    /// The state of the storage after what was last written here. A standby of OpenBao answers by itself what writes nothing, signatures too,
+    /// and may not have seen yet what the active node wrote: without this a key that was just made is not there.
+    written: Mutex<Option<HeaderValue>>,
     /// When something was last done with a key: milliseconds of the monotonic clock.
     proved: AtomicU64,
     /// What the token could not be had for, as it was told last.
@@ -51,7 +59,8 @@ impl Server {
         let transport = settings.tls.as_deref().map_err(|error| Fault::Settings(error.clone())).and_then(transport);
         let sessions = Sessions::new(settings.login.clone(), settings.namespace.clone(), clock.clone());
         let (breaker, known, proved, trouble) = (Breaker::new(OUTAGES), Known::default(), AtomicU64::new(0), Mutex::default());
-        Self { settings, clock, transport, sessions, breaker, known, proved, trouble }
+        let written = Mutex::default();
+        Self { settings, clock, transport, sessions, breaker, known, written, proved, trouble }
     }
 
     /// Where the engine is mounted.
@@ -105,8 +114,18 @@ impl Server {
         Ok(answer)
     }
 
+    /// As [`Self::call`], for what changes a key: whatever is asked later, is asked of a node that has seen it.
+    pub(super) async fn write<E: Endpoint>(&self, endpoint: &E, call: &Call, deadline: Monotonic) -> Result<Answer, Fault> {
+        let answer = self.call(endpoint, call, deadline).await?;
+        if answer.index.is_some() {
+            self.written().clone_from(&answer.index);
+        }
+        Ok(answer)
+    }
+
     /// Whether signing could work now. The question costs the server nothing, needs no token and leaves no entry in its audit log; the token
-    /// is asked for only where that does not say enough: on a standby node, which may hand requests on, and after a denial.
+    /// is asked for only where that does not say enough: on a standby node, which may hand requests on, after a denial, and while a namespace
+    /// does not answer: it may be sealed or locked by itself.
     pub(super) async fn health(&self, deadline: Monotonic) -> Result<(), KeystoreError> {
         let now = self.clock.monotonic();
         let proved = self.proved.load(Ordering::Relaxed);
@@ -135,7 +154,8 @@ impl Server {
             _ => return judged(answer, &Call { capability: "read", path: "sys/health".to_owned() }).map(drop),
         };
         let session = self.sessions.session(transport, deadline).await?;
-        if !forwards && !self.sessions.is_in_doubt() {
+        let may_be_the_namespace = self.settings.namespace.is_some() && self.breaker.refusal(self.clock.monotonic()).is_some();
+        if !forwards && !may_be_the_namespace && !self.sessions.is_in_doubt() {
             return Ok(());
         }
         let call = Call { capability: "read", path: "auth/token/lookup-self".to_owned() };
@@ -176,8 +196,28 @@ impl Server {
     }
 
     async fn asked<E: Endpoint>(&self, endpoint: &E, session: &Session, call: &Call, deadline: Monotonic) -> Result<Answer, Fault> {
-        let answer = self.transport()?.exchange(endpoint, &session.middle, self.left(deadline)?).await?;
-        judged(answer, call)
+        let (transport, patience) = (self.transport()?, self.clock.monotonic().plus(BEHIND));
+        let mut pause = FIRST_LOOK;
+        loop {
+            let index = self.written().clone();
+            let answer = transport.exchange_after(index.as_ref(), endpoint, &session.middle, self.left(deadline)?).await?;
+            if index.is_none() || !answer.is_behind() {
+                return judged(answer, call);
+            }
+            if self.clock.monotonic() >= patience {
+                // A state that never comes: the storage is another one, such as an older snapshot.
+                let mut written = self.written();
+                if *written == index {
+                    *written = None;
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_LOOK);
+        }
+    }
+
+    fn written(&self) -> MutexGuard<'_, Option<HeaderValue>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Judges the server by a fault, and translates it.

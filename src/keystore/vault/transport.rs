@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use rustify::endpoint::{Endpoint, MiddleWare as _};
 use rustls::pki_types::CertificateDer;
@@ -32,6 +32,8 @@ const IDLE: Duration = Duration::from_secs(50);
 const USER_AGENT: &str = concat!("claviger/", env!("CARGO_PKG_VERSION"));
 /// The header that holds the token.
 const TOKEN: &str = "x-vault-token";
+/// In an answer: the state of the storage after it. In a request: the state that the node must have reached.
+const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 
 /// A complete answer.
 pub(super) struct Answer {
@@ -39,8 +41,17 @@ pub(super) struct Answer {
     pub(super) status: u16,
     /// How long the server wants to be left alone (RFC 9110 section 10.2.3, in seconds).
     pub(super) retry_after: Option<Duration>,
+    /// The state of the storage after it, where a server has several nodes that may differ: opaque.
+    pub(super) index: Option<HeaderValue>,
     /// The content, as it came.
     pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    /// Whether it says no more than that the node has not reached the state that was asked for: 412 in Vault, 429 without words in OpenBao.
+    pub(super) fn is_behind(&self) -> bool {
+        self.status == 412 || self.status == 429 && self.body.trim_ascii() == br#"{"errors":[]}"#
+    }
 }
 
 /// The client of one server.
@@ -94,7 +105,23 @@ impl Transport {
 
     /// Sends what `endpoint` says, in the name and namespace of `middle`, and waits for the whole answer, at most `limit`.
     pub(super) async fn exchange<E: Endpoint>(&self, endpoint: &E, middle: &EndpointMiddleware, limit: Duration) -> Result<Answer, Fault> {
-        let mut response = self.http.execute(self.request(endpoint, middle, limit)?).await.map_err(|error| self.fault(&error, limit))?;
+        self.exchange_after(None, endpoint, middle, limit).await
+    }
+
+    /// Likewise, and only by a node that has reached this state: [`Answer::is_behind`] otherwise.
+    pub(super) async fn exchange_after<E: Endpoint>(
+        &self,
+        index: Option<&HeaderValue>,
+        endpoint: &E,
+        middle: &EndpointMiddleware,
+        limit: Duration,
+    ) -> Result<Answer, Fault> {
+        let mut request = self.request(endpoint, middle, limit)?;
+        if let Some(index) = index {
+            request.headers_mut().insert(INDEX, index.clone());
+        }
+        let mut response = self.http.execute(request).await.map_err(|error| self.fault(&error, limit))?;
+        let index = response.headers().get(INDEX).cloned();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
         let (status, mut body) = (response.status().as_u16(), Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(|error| self.fault(&error, limit))? {
@@ -103,7 +130,7 @@ impl Transport {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status, retry_after, body })
+        Ok(Answer { status, retry_after, index, body })
     }
 
     fn request<E: Endpoint>(&self, endpoint: &E, middle: &EndpointMiddleware, limit: Duration) -> Result<reqwest::Request, Fault> {
