@@ -18,10 +18,10 @@ fn bare() -> Changes {
     ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"].map(|name| (name, None)).to_vec()
 }
 
-fn write(folder: &Path, file: &str, text: &str) -> Option<String> {
+fn write(folder: &Path, file: &str, text: &str) -> String {
     let file = folder.join(file);
     std::fs::write(&file, text).expect("written");
-    Some(file.to_str().expect("a path in UTF-8").to_owned())
+    file.to_str().expect("a path in UTF-8").to_owned()
 }
 
 fn role(kms: &Kms) -> String {
@@ -35,15 +35,17 @@ fn profiles(kms: &Kms, folder: &Path) -> Changes {
         "[profile role]\nrole_arn = {}\nsource_profile = keys\n[profile program]\ncredential_process = /bin/true\n[profile half]\nregion = x\n",
         role(kms)
     );
-    let files =
-        [("AWS_SHARED_CREDENTIALS_FILE", write(folder, "credentials", &keys)), ("AWS_CONFIG_FILE", write(folder, "config", &config))];
+    let files = [
+        ("AWS_SHARED_CREDENTIALS_FILE", Some(write(folder, "credentials", &keys))),
+        ("AWS_CONFIG_FILE", Some(write(folder, "config", &config))),
+    ];
     bare().into_iter().chain(files).collect()
 }
 
 /// A role for whoever has this token.
 fn web_identity(kms: &Kms, folder: &Path) -> Changes {
     let role =
-        [("AWS_ROLE_ARN", Some(role(kms))), ("AWS_WEB_IDENTITY_TOKEN_FILE", write(folder, "token", "a-token-that-nobody-may-print"))];
+        [("AWS_ROLE_ARN", Some(role(kms))), ("AWS_WEB_IDENTITY_TOKEN_FILE", Some(write(folder, "token", "a-token-that-nobody-may-print")))];
     bare().into_iter().chain(role).collect()
 }
 

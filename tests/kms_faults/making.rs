@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kms::types::KeyState;
+use claviger::clock::Clock as _;
 use claviger::keystore::aws_kms::AwsKmsSettings;
 use claviger::keystore::{Class, Keystore as _, KeystoreError};
 use claviger_audit::Algorithm;
@@ -147,6 +148,18 @@ fn an_interrupted_destruction_is_finished_by_the_next() {
         let key = bench.key(21, Algorithm::ES256).await;
         let outcome = bench.keystore.destroy(&key.locator).await;
         assert!(matches!(outcome, Err(KeystoreError::Rejected(_))), "{outcome:?}");
+    });
+}
+
+/// A destroyed key waits for its deletion, and everybody who asks hears until when.
+#[test]
+fn a_destruction_says_when_the_key_is_deleted() {
+    on_a_bench("making::a_destruction_says_when_the_key_is_deleted", |bench| async move {
+        let key = bench.key(1, Algorithm::ES256).await;
+        let on = bench.keystore.destroy(&key.locator).await.expect("destroyed").expect("a date");
+        let days = (on.seconds() - bench.clock.wall().seconds() + 43_200) / 86_400;
+        assert_eq!(days, i64::from(claviger::keystore::aws_kms::DEFAULT_DELETION_WINDOW), "{on}");
+        assert_eq!(bench.keystore.destroy(&key.locator).await.expect("destroyed already"), Some(on));
     });
 }
 
@@ -314,7 +327,7 @@ fn an_alias_that_somebody_else_pointed_anew_is_respected() {
                 Act::Edit(Arc::new({
                     let (from, to) = (holder.locator.as_str().to_owned(), ended.locator.as_str().to_owned());
                     move |answer: &mut Response<Bytes>| {
-                        let text = String::from_utf8_lossy(answer.body()).replace(&from, &to).replace("\"Enabled\"", "\"PendingDeletion\"");
+                        let text = String::from_utf8_lossy(answer.body()).replace(&from, &to);
                         *answer.body_mut() = Bytes::from(text.replace("\"KeyState\": \"Enabled\"", "\"KeyState\": \"PendingDeletion\""));
                     }
                 })),
