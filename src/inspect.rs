@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use claviger_audit::Algorithm;
 use claviger_audit::event::LogKind;
-use claviger_audit::keyrings::Keyrings;
+use claviger_audit::keyrings::{Key, Keyrings};
 use claviger_audit::names::KeyName;
 use tokio::task::JoinSet;
 
@@ -15,9 +16,11 @@ use crate::clock::Clock;
 use crate::config::{Config, KeystoreConfig};
 use crate::daemon::setup;
 use crate::journal::state::{Intent, StateDir, StateError};
-use crate::keystore::Keystore;
+use crate::keystore::{Keystore, Locator};
 use crate::{drift, health, orphans};
 
+#[cfg(feature = "aws-kms")]
+mod aws_kms;
 pub mod hsm;
 mod vault;
 
@@ -64,12 +67,15 @@ pub async fn keystores(config: &Config, keyrings: Option<&Keyrings>, clock: &Arc
     for (name, keystore) in &keystores {
         let (name, keystore, clock, installation) = (name.clone(), keystore.clone(), clock.clone(), config.installation.clone());
         let settings = config.keystores.get(&name).cloned();
+        let keys = keyrings.map(|keyrings| in_use(keyrings, &name)).unwrap_or_default();
         answers.spawn(async move {
             if let Err(error) = health::wait_for(keystore.as_ref(), clock.as_ref()).await {
                 return (name, (Err(error), Vec::new()));
             }
             let missing = match &settings {
                 Some(KeystoreConfig::Vault(vault)) => vault::permissions(vault, (&name, &installation), &clock).await,
+                #[cfg(feature = "aws-kms")]
+                Some(KeystoreConfig::AwsKms(kms)) => aws_kms::permissions(kms, &name, &keys, &clock).await,
                 _ => Vec::new(),
             };
             let held = keystore.inventory(&installation).await;
@@ -109,6 +115,12 @@ fn shared((one, held): (&str, &BTreeSet<KeyName>), (other, theirs): (&str, &BTre
     let text =
         format!("holds {name}, and so does keystore {other}: both name one token, or one is a copy of the other; remove one of them");
     Some(Finding::new(format!("keystore {one}"), Err(text)))
+}
+
+/// Where the keys are that a keystore should hold, and what they sign.
+fn in_use(keyrings: &Keyrings, keystore: &str) -> Vec<(Locator, Algorithm)> {
+    let place = |key: &Key| Some((Locator::new(key.locator.as_deref()?), key.algorithm));
+    drift::to_conform(keyrings, keystore).filter_map(place).collect()
 }
 
 /// Keys that the keystore should hold as they were made, and does not.

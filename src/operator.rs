@@ -158,16 +158,14 @@ impl Operator {
         self.check_standing(verb.action())?;
         self.check_clock(&verb, &snapshot.keyrings)?;
         self.check_keystores(&verb, &snapshot.keyrings)?;
-        if let Verb::Destroy { key } = &verb {
-            self.destroy_in_keystore(key).await?;
-        }
+        let deleted_on = if let Verb::Destroy { key } = &verb { self.destroy_in_keystore(key).await? } else { None };
         let asked = asked(ask);
         let (uses, node, ordered) = (self.uses.clone(), self.node.clone(), verb);
         let (report, events) = oneshot::channel();
         let mut report = Some(report);
         let propose = move |keyrings: &Keyrings, now: Timestamp| {
             let events = match &ordered {
-                Verb::Destroy { key } => destroyed(keyrings, now, key)?,
+                Verb::Destroy { key } => destroyed(keyrings, now, key, deleted_on)?,
                 verb => with_uses_head(verb.events(keyrings, now)?, &uses, &node),
             };
             if let Some(report) = report.take() {
@@ -306,10 +304,11 @@ impl Operator {
         Err(denied())
     }
 
-    async fn destroy_in_keystore(&self, key: &str) -> Result<(), Refusal> {
+    /// Makes a key unusable, and says when its keystore will delete it.
+    async fn destroy_in_keystore(&self, key: &str) -> Result<Option<Timestamp>, Refusal> {
         let snapshot = self.keys.snapshot();
         let Plan::Destroy { name, keystore, locator } = verbs::destroy(&snapshot.keyrings, self.clock.wall(), key)? else {
-            return Ok(());
+            return Ok(None);
         };
         let unavailable = |error: KeystoreError| Refusal::new(Code::KeystoreUnavailable, error.to_string());
         let missing = || Refusal::new(Code::KeystoreUnavailable, format!("keystore {keystore:?} is not configured any more"));
@@ -430,9 +429,9 @@ fn not_now(rule: Rule, text: impl Into<String>, until: Option<Timestamp>) -> Ref
 }
 
 /// The record of a destroyed key, unless somebody else wrote it meanwhile.
-fn destroyed(keyrings: &Keyrings, now: Timestamp, key: &str) -> Result<Vec<Event>, Illegal> {
+fn destroyed(keyrings: &Keyrings, now: Timestamp, key: &str, deleted_on: Option<Timestamp>) -> Result<Vec<Event>, Illegal> {
     match verbs::destroy(keyrings, now, key)? {
-        Plan::Destroy { name, .. } => Ok(vec![Event::KeyDestroyed(claviger_audit::event::KeyDestroyed { key: name })]),
+        Plan::Destroy { name, .. } => Ok(vec![Event::KeyDestroyed(claviger_audit::event::KeyDestroyed { key: name, deleted_on })]),
         _ => Ok(Vec::new()),
     }
 }

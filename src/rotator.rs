@@ -269,16 +269,17 @@ impl Rotator {
             Ok(store) => destroy_key(store.as_ref(), &name, locator).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = done {
-            return self.failed(&keystore, &name, Work::Destroy, &error).await;
-        }
+        let deleted_on = match done {
+            Ok(deleted_on) => deleted_on,
+            Err(error) => return self.failed(&keystore, &name, Work::Destroy, &error).await,
+        };
         self.health.complaints.done(&keystore, Work::Destroy(name.keyring().to_owned()));
         if let Err(error) = self.health.answered(&keystore).await {
             return after(Err(error));
         }
         let propose = move |keyrings: &Keyrings, _: Timestamp| {
             let destroyed = keyrings.key_named(&name).is_none_or(|(_, key)| key.state == State::Destroyed);
-            Ok(if destroyed { Vec::new() } else { vec![Event::KeyDestroyed(KeyDestroyed { key: name.clone() })] })
+            Ok(if destroyed { Vec::new() } else { vec![Event::KeyDestroyed(KeyDestroyed { key: name.clone(), deleted_on })] })
         };
         after(self.keys.append(Asked::default(), propose).await.map(drop))
     }
@@ -380,15 +381,15 @@ pub(crate) fn uses_head(uses: &UseLog, node: &str) -> UsesHead {
     UsesHead { of: node.to_owned(), origin: uses.origin().to_string(), size: head.size, root: head.root }
 }
 
-/// Makes a key unusable; one whose creation was never recorded is looked up by its name.
-pub(crate) async fn destroy_key(store: &dyn Keystore, name: &KeyName, locator: Option<String>) -> Result<(), KeystoreError> {
+/// Makes a key unusable, and says when it will be deleted; one whose creation was never recorded is looked up by its name.
+pub(crate) async fn destroy_key(store: &dyn Keystore, name: &KeyName, locator: Option<String>) -> Result<Option<Timestamp>, KeystoreError> {
     if let Some(locator) = locator {
         return store.destroy(&Locator::new(locator)).await;
     }
     let found = store.inventory(name.installation()).await?.into_iter().find(|(known, _)| known == name);
     match found {
         Some((_, locator)) => store.destroy(&locator).await,
-        None => Ok(()),
+        None => Ok(None),
     }
 }
 

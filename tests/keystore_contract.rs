@@ -90,17 +90,17 @@ fn the_contract_is_kept(tokens: &Tokens) {
     let clock = clock();
     assert_eq!(tokens.lacks("contract"), tokens.module.lacks, "what the module lacks is known, and nothing else is left out");
     let keystore = Arc::new(tokens.open("contract", clock.clone()));
-    runtime().block_on(Contract { keystore, clock }.check_all(tokens.module.lacks));
+    runtime().block_on(Contract::new(keystore, clock).check_all(tokens.module.lacks));
     assert_eq!(std::fs::read_dir(tokens.state()).expect("the state folder").count(), 0, "no PIN marker is left after a good login");
 }
 
 fn keys_survive_a_new_keystore(tokens: &Tokens) {
     tokens.token("kept");
     let (clock, runtime) = (clock(), runtime());
-    let first = Contract { keystore: Arc::new(tokens.open("kept", clock.clone())), clock: clock.clone() };
+    let first = Contract::new(Arc::new(tokens.open("kept", clock.clone())), clock.clone());
     let made = runtime.block_on(first.keystore.create(&name(1), Algorithm::ES384)).expect("made");
     drop(first);
-    let second = Contract { keystore: Arc::new(tokens.open("kept", clock.clone())), clock };
+    let second = Contract::new(Arc::new(tokens.open("kept", clock.clone())), clock);
     runtime.block_on(second.sign_and_verify(&made, Algorithm::ES384, b"before it was found"));
     let again = runtime.block_on(second.keystore.create(&name(1), Algorithm::ES384)).expect("found");
     assert_eq!((again.public, again.locator), (made.public, made.locator));
@@ -109,7 +109,7 @@ fn keys_survive_a_new_keystore(tokens: &Tokens) {
 fn a_key_of_another_kind_is_not_adopted(tokens: &Tokens) {
     tokens.token("kinds");
     let clock = clock();
-    let contract = Contract { keystore: Arc::new(tokens.open("kinds", clock.clone())), clock };
+    let contract = Contract::new(Arc::new(tokens.open("kinds", clock.clone())), clock);
     runtime().block_on(async {
         let made = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
         let outcome = contract.keystore.create(&name(1), Algorithm::RS256).await;
@@ -219,7 +219,7 @@ fn a_profile_changes_nothing_where_all_is_told() {
         let mut seen = Vec::new();
         for (round, profile) in (0..).zip(profiles) {
             let settings = Pkcs11Settings { profile, ..tokens.settings("candid", PIN) };
-            let contract = Contract { keystore: Arc::new(Pkcs11Keystore::open(settings, clock.clone())), clock: clock.clone() };
+            let contract = Contract::new(Arc::new(Pkcs11Keystore::open(settings, clock.clone())), clock.clone());
             runtime.block_on(async {
                 for (number, algorithm) in (1..).zip(algorithms) {
                     let made = contract.keystore.create(&name(10 * round + number), algorithm).await.expect("made");
@@ -271,7 +271,7 @@ fn a_module_that_cannot_begin_is_tried_again(tokens: &Tokens) {
     tokens.token("late");
     vanish();
     let clock = clock();
-    let contract = Contract { keystore: Arc::new(tokens.open("late", clock.clone())), clock };
+    let contract = Contract::new(Arc::new(tokens.open("late", clock.clone())), clock);
     runtime().block_on(async {
         let outcome = timeout(QUICK, contract.keystore.health()).await.expect("an answer soon");
         assert!(matches!(outcome, Err(KeystoreError::Unavailable { .. })), "{outcome:?}");
@@ -293,7 +293,7 @@ fn two_tokens_of_one_module_do_not_disturb_each_other(tokens: &Tokens) {
     tokens.token("right");
     let clock = clock();
     let open = |label: &str| Arc::new(tokens.open(label, clock.clone()));
-    let contract = |keystore: &Arc<Pkcs11Keystore>| Contract { keystore: keystore.clone(), clock: clock.clone() };
+    let contract = |keystore: &Arc<Pkcs11Keystore>| Contract::new(keystore.clone(), clock.clone());
     runtime().block_on(async {
         let (left, right) = (open("left"), open("right"));
         let in_left = left.create(&name(1), Algorithm::ES256).await.expect("made");
@@ -321,7 +321,7 @@ fn two_tokens_of_one_module_do_not_disturb_each_other(tokens: &Tokens) {
 fn two_keystores_on_one_token_share_its_login(tokens: &Tokens) {
     tokens.token("shared");
     let clock = clock();
-    let open = || Contract { keystore: Arc::new(tokens.open("shared", clock.clone())), clock: clock.clone() };
+    let open = || Contract::new(Arc::new(tokens.open("shared", clock.clone())), clock.clone());
     runtime().block_on(async {
         let (first, second) = (open(), open());
         let made = first.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
@@ -336,7 +336,7 @@ fn two_keystores_on_one_token_share_its_login(tokens: &Tokens) {
 fn a_token_that_was_away_signs_with_the_right_key_again(tokens: &Tokens) {
     tokens.token("wanderer");
     let clock = clock();
-    let contract = Contract { keystore: Arc::new(tokens.open("wanderer", clock.clone())), clock };
+    let contract = Contract::new(Arc::new(tokens.open("wanderer", clock.clone())), clock);
     runtime().block_on(async {
         let first = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
         let second = contract.keystore.create(&name(2), Algorithm::ES256).await.expect("made");
@@ -359,7 +359,7 @@ fn a_server_that_was_away_is_found_again() {
     remote::in_child("a_server_that_was_away_is_found_again", |tokens| {
         tokens.token("far");
         let clock = clock();
-        let contract = Contract { keystore: Arc::new(tokens.open("far", clock.clone())), clock };
+        let contract = Contract::new(Arc::new(tokens.open("far", clock.clone())), clock);
         runtime().block_on(async {
             let first = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
             let second = contract.keystore.create(&name(2), Algorithm::ES256).await.expect("made");
@@ -381,7 +381,7 @@ fn a_server_that_was_away_is_found_again() {
 fn a_key_that_could_not_be_destroyed_is_not_called_dead(tokens: &Tokens) {
     tokens.token("stubborn");
     let clock = clock();
-    let contract = Contract { keystore: Arc::new(tokens.open("stubborn", clock.clone())), clock };
+    let contract = Contract::new(Arc::new(tokens.open("stubborn", clock.clone())), clock);
     runtime().block_on(async {
         let made = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
         // Nothing can be written to a token's files while they lie elsewhere, even where a module goes on reading them.
@@ -399,7 +399,7 @@ fn a_key_that_could_not_be_destroyed_is_not_called_dead(tokens: &Tokens) {
 fn a_public_half_that_an_interrupted_call_left_is_made_anew(tokens: &Tokens) {
     tokens.token("interrupted");
     let clock = clock();
-    let contract = Contract { keystore: Arc::new(tokens.open("interrupted", clock.clone())), clock };
+    let contract = Contract::new(Arc::new(tokens.open("interrupted", clock.clone())), clock);
     runtime().block_on(async {
         let half = contract.keystore.create(&name(1), Algorithm::ES256).await.expect("made");
         tokens.remove_private_half("interrupted", &id_of(name(1).as_str()));

@@ -26,7 +26,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// A keystore with these settings, as the contract wants it.
 fn opened(settings: AwsKmsSettings) -> Contract {
     let clock = Arc::new(SystemClock::start());
-    Contract { keystore: Arc::new(AwsKmsKeystore::open(settings, clock.clone())), clock }
+    Contract::new(Arc::new(AwsKmsKeystore::open(settings, clock.clone())), clock)
 }
 
 fn name(number: u32) -> KeyName {

@@ -69,6 +69,21 @@ fn doctor_says_what_is_wrong_with_an_account_and_what_to_do() {
             }
             proxy.remove(&rule);
         }
+        // Whether signing is permitted is asked without signing.
+        let dry = || Match::target("Sign").body("\"DryRun\":true");
+        let answer = |status, code: &str, message: &str| {
+            Rule::answer(dry(), status, JSON, format!("{{\"__type\":\"{code}\",\"message\":\"{message}\"}}"))
+        };
+        let permitted =
+            proxy.add(answer(412, "DryRunOperationException", "The request would have succeeded, but the DryRun option is set."));
+        let found = wrong(&place);
+        assert!(permitted.acted() == 1 && !found.keys().any(|what| what.contains("keystore kms")), "{found:?}");
+        proxy.remove(&permitted);
+        let denied = proxy.add(answer(400, "AccessDeniedException", "User: arn:aws:iam::1:user/x is not authorized to perform: kms:Sign"));
+        let found = wrong(&place);
+        let text = found.get("permissions in keystore kms").unwrap_or_else(|| panic!("{found:?}"));
+        assert!(text.contains("AWS denies kms:Sign") && text.contains("deploy/aws/policy.json"), "{text}");
+        proxy.remove(&denied);
         place.edit_config(|text| text.replace(&format!("account = \"{}\"", kms.account()), "account = \"000000000001\""));
         let text = wrong(&place).remove("keystore kms").expect("another account");
         assert!(text.contains(kms.account()) && text.contains("correct `account`"), "{text}");
@@ -93,6 +108,15 @@ fn doctor_says_which_key_is_not_what_it_was() {
         let told = |place: &Place<'_>| {
             wrong(place).into_iter().filter(|(what, _)| what.starts_with("key ")).map(|(_, text)| text).collect::<Vec<_>>()
         };
+        assert_eq!(told(&place), Vec::<String>::new());
+
+        // A second key of its name, made past Claviger: nothing uses it.
+        let tags = runtime.block_on(kms.owner().list_resource_tags().key_id(&signing).send()).expect("tags").tags().to_vec();
+        let request = kms.owner().create_key().key_spec("ECC_NIST_P256".into()).key_usage("SIGN_VERIFY".into()).set_tags(Some(tags));
+        let second = runtime.block_on(request.send()).expect("made").key_metadata.and_then(|metadata| metadata.arn).expect("an ARN");
+        let found = told(&place);
+        assert!(found.len() == 1 && found[0].contains("a second key of this name") && found[0].contains(&second), "{found:?}");
+        runtime.block_on(kms.owner().schedule_key_deletion().key_id(&second).send()).expect("scheduled");
         assert_eq!(told(&place), Vec::<String>::new());
 
         runtime.block_on(kms.owner().disable_key().key_id(&signing).send()).expect("disabled");

@@ -2,6 +2,8 @@
 
 #![cfg(feature = "aws-kms")]
 
+#[path = "kms_faults/credentials.rs"]
+mod credentials;
 #[path = "kms_faults/making.rs"]
 mod making;
 #[path = "kms_faults/refusals.rs"]
@@ -11,13 +13,14 @@ mod signing;
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use claviger::clock::{Clock as _, SystemClock};
+use claviger::clock::{Clock, Monotonic, SystemClock};
 use claviger::keystore::aws_kms::{AwsKmsKeystore, AwsKmsSettings};
 use claviger::keystore::{Class, Input, Keystore as _, KeystoreError, Made, Signature, Terms};
-use claviger_audit::Algorithm;
 use claviger_audit::names::KeyName;
+use claviger_audit::{Algorithm, Timestamp};
 
 use crate::support::contract::input;
 use crate::support::kms::Kms;
@@ -32,7 +35,33 @@ struct Bench {
     kms: Kms,
     proxy: Proxy,
     keystore: Arc<AwsKmsKeystore>,
-    clock: Arc<SystemClock>,
+    clock: Arc<Forward>,
+}
+
+/// The clocks of the machine, which a test may put forward.
+struct Forward {
+    clock: SystemClock,
+    seconds: AtomicU64,
+}
+
+impl Forward {
+    fn start() -> Self {
+        Self { clock: SystemClock::start(), seconds: AtomicU64::new(0) }
+    }
+
+    fn put(&self, span: Duration) {
+        self.seconds.fetch_add(span.as_secs(), Ordering::AcqRel);
+    }
+}
+
+impl Clock for Forward {
+    fn wall(&self) -> Timestamp {
+        self.clock.wall()
+    }
+
+    fn monotonic(&self) -> Monotonic {
+        self.clock.monotonic().plus(Duration::from_secs(self.seconds.load(Ordering::Acquire)))
+    }
 }
 
 impl Bench {
@@ -41,7 +70,7 @@ impl Bench {
     }
 
     fn with(kms: &Kms, adapt: impl FnOnce(AwsKmsSettings) -> AwsKmsSettings) -> Self {
-        let (proxy, clock) = (Proxy::before(kms.address()), Arc::new(SystemClock::start()));
+        let (proxy, clock) = (Proxy::before(kms.address()), Arc::new(Forward::start()));
         let settings = adapt(kms.settings(&proxy.url()));
         let keystore = Arc::new(AwsKmsKeystore::open(settings, clock.clone()));
         Self { kms: kms.clone(), proxy, keystore, clock }
@@ -59,6 +88,11 @@ impl Bench {
 
     async fn sign_within(&self, key: &Made, span: Duration) -> Result<Signature, KeystoreError> {
         let terms = Terms { deadline: self.clock.monotonic().plus(span), class: Class::Interactive, caller: Arc::from("test") };
+        self.keystore.sign(&key.locator, Algorithm::ES256, input(Algorithm::ES256, b"x"), terms).await
+    }
+
+    async fn sign_own_within(&self, key: &Made, span: Duration) -> Result<Signature, KeystoreError> {
+        let terms = Terms::own(self.clock.monotonic().plus(span));
         self.keystore.sign(&key.locator, Algorithm::ES256, input(Algorithm::ES256, b"x"), terms).await
     }
 

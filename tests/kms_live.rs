@@ -7,6 +7,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use claviger::clock::SystemClock;
 use claviger::keystore::Keystore;
@@ -17,16 +18,16 @@ use crate::support::kms::Kms;
 
 mod support;
 
-/// The installations that the contract makes keys for.
-const INSTALLATIONS: [&str; 3] = ["contract", "mine", "mine-too"];
+/// How long AWS may take to show what was done, to whoever asks: KMS is eventually consistent.
+const SETTLE: Duration = Duration::from_mins(5);
 
 #[test]
 fn the_contract_is_kept_where_it_is_asked_for() {
     match live() {
-        Some(settings) => run(settings),
+        Some(settings) => run(settings, SETTLE),
         None => Kms::in_child("the_contract_is_kept_where_it_is_asked_for", |kms| {
             writeln!(std::io::stdout(), "CLAVIGER_LIVE_AWS is not 1: on the emulator").expect("somebody listens");
-            run(AwsKmsSettings { requests_per_second: DEFAULT_REQUESTS_PER_SECOND, ..kms.settings(&kms.url()) });
+            run(AwsKmsSettings { requests_per_second: DEFAULT_REQUESTS_PER_SECOND, ..kms.settings(&kms.url()) }, Duration::ZERO);
         }),
     }
 }
@@ -46,28 +47,32 @@ fn live() -> Option<AwsKmsSettings> {
     })
 }
 
-fn run(settings: AwsKmsSettings) {
+fn run(settings: AwsKmsSettings, settle: Duration) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let clock = Arc::new(SystemClock::start());
     let keystore: Arc<dyn Keystore> = Arc::new(AwsKmsKeystore::open(settings, clock.clone()));
-    // Somebody's real installation may be called so: its keys are neither counted nor ended.
-    let strangers = runtime.block_on(held(keystore.as_ref()));
-    assert!(strangers.is_empty(), "an installation of this account is called as the contract's are: {strangers:?}; use another account");
+    let suffix = format!("-{:08x}", u32::from_be_bytes(random()));
+    let contract = Contract { settle, suffix, ..Contract::new(keystore, clock) };
+    let installations = contract.installations().join(",");
+    writeln!(
+        std::io::stdout(),
+        "the keys of this run; if it is cut off, this ends them:\naws resourcegroupstaggingapi get-resources --tag-filters \
+         Key=claviger:installation,Values={installations} --query 'ResourceTagMappingList[].[ResourceARN]' --output text \
+         | xargs -n 1 aws kms schedule-key-deletion --pending-window-in-days {LEAST_DELETION_WINDOW} --key-id"
+    )
+    .expect("somebody listens");
 
-    let contract = Contract { keystore: keystore.clone(), clock };
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(contract.check_all(&[]))));
-    let left = runtime.block_on(held(keystore.as_ref()));
+    let left = runtime.block_on(contract.left());
     for locator in &left {
-        runtime.block_on(keystore.destroy(locator)).expect("what a failed run leaves is ended");
+        runtime.block_on(contract.keystore.destroy(locator)).expect("what a failed run leaves is ended");
     }
     outcome.unwrap_or_else(|failure| std::panic::resume_unwind(failure));
     assert!(left.is_empty(), "the contract leaves nothing behind: {left:?}");
 }
 
-async fn held(keystore: &dyn Keystore) -> Vec<claviger::keystore::Locator> {
-    let mut all = Vec::new();
-    for installation in INSTALLATIONS {
-        all.extend(keystore.inventory(installation).await.expect("listed").into_iter().map(|(_, locator)| locator));
-    }
-    all
+fn random() -> [u8; 4] {
+    let mut bytes = [0; 4];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the machine has randomness");
+    bytes
 }

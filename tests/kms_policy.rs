@@ -40,6 +40,46 @@ fn actions(asked: &Asked) -> Vec<String> {
     [format!("kms:{operation}")].into_iter().chain(tags.map(str::to_owned)).collect()
 }
 
+/// The statement that grants this action under conditions.
+fn statement<'p>(policy: &'p Value, action: &str) -> &'p Value {
+    let granted = statements(policy).find(|statement| values(&statement["Action"]) == [action]);
+    granted.unwrap_or_else(|| panic!("no statement is about {action} alone"))
+}
+
+/// What is asked for has the values that the policy's conditions want, so that AWS would grant it.
+fn fits_its_conditions(policy: &Value, asked: &Asked) {
+    let body: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    match asked.operation() {
+        Some("CreateKey") => {
+            let condition = &statement(policy, "kms:CreateKey")["Condition"];
+            let wanted = &condition["StringEquals"];
+            assert!(values(&wanted["kms:KeySpec"]).contains(&body["KeySpec"].as_str().expect("a spec")), "{body}");
+            assert_eq!((&wanted["kms:KeyUsage"], &wanted["kms:KeyOrigin"]), (&body["KeyUsage"], &body["Origin"]));
+            assert_eq!(condition["Bool"]["kms:MultiRegion"].as_str(), Some(body["MultiRegion"].to_string().as_str()));
+            let tags = body["Tags"].as_array().expect("tags").iter().filter_map(|tag| tag["TagKey"].as_str());
+            let granted = &statement(policy, "kms:TagResource")["Condition"]["ForAllValues:StringEquals"]["aws:TagKeys"];
+            assert_eq!(tags.collect::<BTreeSet<_>>(), values(granted).into_iter().collect::<BTreeSet<_>>());
+        }
+        Some("CreateAlias" | "UpdateAlias") => {
+            let alias = body["AliasName"].as_str().expect("a name");
+            // The installations of the contract, and that of this test.
+            let granted = |installation: &&str| {
+                let ours =
+                    statements(policy).flat_map(|statement| values(&statement["Resource"])).find_map(|arn| arn.split_once(":alias/"));
+                let prefix = ours.map(|(_, alias)| format!("alias/{}", alias.trim_end_matches('*').replace("INSTALLATION", installation)));
+                prefix.is_some_and(|prefix| alias.starts_with(&prefix))
+            };
+            assert_eq!(["contract", "mine", "mine-too", "policy"].iter().copied().filter(|name| granted(name)).count(), 1, "{alias}");
+        }
+        Some("ScheduleKeyDeletion") => {
+            let condition = &statement(policy, "kms:ScheduleKeyDeletion")["Condition"]["NumericGreaterThanEquals"];
+            let least = condition["kms:ScheduleKeyDeletionPendingWindowInDays"].as_str().and_then(|days| days.parse::<u64>().ok());
+            assert!(body["PendingWindowInDays"].as_u64() >= least && least.is_some(), "{body}");
+        }
+        _ => {}
+    }
+}
+
 #[test]
 fn the_policy_grants_what_is_asked_for_and_no_more() {
     Kms::in_child("the_policy_grants_what_is_asked_for_and_no_more", |kms| {
@@ -47,7 +87,7 @@ fn the_policy_grants_what_is_asked_for_and_no_more() {
         runtime.block_on(async {
             let (proxy, clock) = (Proxy::before(kms.address()), Arc::new(SystemClock::start()));
             let keystore = Arc::new(AwsKmsKeystore::open(kms.settings(&proxy.url()), clock.clone()));
-            let contract = Contract { keystore: keystore.clone(), clock };
+            let contract = Contract::new(keystore.clone(), clock);
             // The contract makes keys of every algorithm, finds them, and makes one anew where its alias still stands.
             contract.check_all(&[]).await;
             let name = KeyName::new("policy", "life", 1, 7).expect("a name");
@@ -60,6 +100,9 @@ fn the_policy_grants_what_is_asked_for_and_no_more() {
             let granted: BTreeSet<String> =
                 statements(&policy).flat_map(|statement| values(&statement["Action"])).map(str::to_owned).collect();
             assert_eq!(asked, granted);
+            for asked in proxy.asked() {
+                fits_its_conditions(&policy, &asked);
+            }
             assert!(
                 proxy
                     .asked()
@@ -92,11 +135,14 @@ fn only_keys_of_the_installation_can_be_used() {
             assert!(resource == "*" || resource.starts_with("arn:aws:kms:REGION:ACCOUNT:"), "{sid}: {resource}");
         }
     }
-    let making = statements(&policy).find(|statement| statement["Action"] == "kms:CreateKey").expect("a statement");
+    // Whoever may tag may take: a key that is another installation's already is not for the taking.
+    let tagging = statement(&policy, "kms:TagResource");
+    assert_eq!(tagging["Condition"]["StringEqualsIfExists"]["aws:ResourceTag/claviger:installation"], "INSTALLATION");
+    let making = statement(&policy, "kms:CreateKey");
     assert_eq!(making["Condition"]["StringEquals"]["kms:KeyUsage"], "SIGN_VERIFY");
     assert_eq!(making["Condition"]["StringEquals"]["kms:KeyOrigin"], "AWS_KMS");
     assert_eq!(making["Condition"]["Bool"]["kms:MultiRegion"], "false");
-    let ending = statements(&policy).find(|statement| statement["Action"] == "kms:ScheduleKeyDeletion").expect("a statement");
+    let ending = statement(&policy, "kms:ScheduleKeyDeletion");
     let least = &ending["Condition"]["NumericGreaterThanEquals"]["kms:ScheduleKeyDeletionPendingWindowInDays"];
     assert_eq!(least.as_str(), Some(DEFAULT_DELETION_WINDOW.to_string().as_str()), "a thief waits as long as everybody");
 }

@@ -148,7 +148,7 @@ fn the_contract_holds_through_the_module() {
         hsm.token("contract");
         let clock = Arc::new(SystemClock::start());
         let keystore = Arc::new(hsm.open("contract", clock.clone()));
-        runtime().block_on(Contract { keystore, clock }.check_all(&[]));
+        runtime().block_on(Contract::new(keystore, clock).check_all(&[]));
         let status = faults.status();
         assert!(status["calls"]["C_Sign"].as_u64() > Some(100), "{status}");
         assert_eq!((&status["finalized_while_busy"], &status["rules"]), (&serde_json::json!(0), &serde_json::json!([])));

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use claviger_audit::Algorithm;
 use claviger_audit::event::{LogCreated, LogKind};
 use claviger_audit::jwk::PublicKey;
 use claviger_audit::names::KeyName;
 use claviger_audit::note::VerifierKey;
 use claviger_audit::record::Record;
+use claviger_audit::{Algorithm, Timestamp};
 
 use super::*;
 use crate::clock::SystemClock;
@@ -33,7 +33,7 @@ impl Keystore for Silent {
         silent()
     }
 
-    fn destroy<'a>(&'a self, _: &'a Locator) -> BoxFuture<'a, Result<(), KeystoreError>> {
+    fn destroy<'a>(&'a self, _: &'a Locator) -> BoxFuture<'a, Result<Option<Timestamp>, KeystoreError>> {
         silent()
     }
 

@@ -10,9 +10,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use claviger_audit::Algorithm;
 use claviger_audit::jwk::PublicKey;
 use claviger_audit::names::KeyName;
+use claviger_audit::{Algorithm, Timestamp};
 
 use crate::clock::Monotonic;
 
@@ -204,8 +204,9 @@ pub trait Keystore: Send + Sync {
         terms: Terms,
     ) -> BoxFuture<'a, Result<Signature, KeystoreError>>;
 
-    /// Makes the key unusable; succeeds if it already is, or never was. Final on PKCS#11.
-    fn destroy<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<(), KeystoreError>>;
+    /// Makes the key unusable; succeeds if it already is, or never was. Returns when the keystore will delete it, if it waits with that and says so:
+    /// until then its administrators can bring it back. Elsewhere it is final.
+    fn destroy<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<Option<Timestamp>, KeystoreError>>;
 
     /// Reads back a key that exists, as it is by now: one that [`Keystore::create`] would refuse is told all the same, so that somebody can
     /// compare it, piece by piece, with what was recorded of it. Creates nothing and changes nothing; may be retried.

@@ -17,7 +17,8 @@ const CURVES: [(&[u8], Curve); 4] = [
 /// `AlgorithmIdentifier` of `rsaEncryption` with its NULL (RFC 3279 section 2.3.1).
 const RSA: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
 
-const SEQUENCE: u8 = 0x30;
+/// Of X.690.
+pub(super) const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 
@@ -63,8 +64,8 @@ pub fn from_der(der: &[u8]) -> Result<PublicKey, SpkiError> {
 
 fn rsa(der: &[u8]) -> Result<PublicKey, SpkiError> {
     let (numbers, []) = take(der, SEQUENCE)? else { return Err(SpkiError::Der) };
-    let (modulus, rest) = take(numbers, INTEGER)?;
-    let (exponent, []) = take(rest, INTEGER)? else { return Err(SpkiError::Der) };
+    let (modulus, rest) = positive(numbers)?;
+    let (exponent, []) = positive(rest)? else { return Err(SpkiError::Der) };
     PublicKey::from_rsa(modulus, exponent).map_err(|error| SpkiError::Key(error.to_string()))
 }
 
@@ -74,8 +75,18 @@ fn bits(der: &[u8]) -> Result<&[u8], SpkiError> {
     content.strip_prefix(&[0]).ok_or(SpkiError::Der)
 }
 
+/// An INTEGER above zero without the octet that only says that it is positive, and what follows it (X.690 section 8.3.2: as short as can be).
+pub(super) fn positive(der: &[u8]) -> Result<(&[u8], &[u8]), SpkiError> {
+    let (octets, rest) = take(der, INTEGER)?;
+    match octets {
+        [0, number @ ..] if number.first().is_some_and(|high| *high >= 0x80) => Ok((number, rest)),
+        [0x01..=0x7f, ..] => Ok((octets, rest)),
+        _ => Err(SpkiError::Der),
+    }
+}
+
 /// The content of the first element, which must have this tag, and what follows it (X.690 section 10.1: the shortest length).
-fn take(der: &[u8], tag: u8) -> Result<(&[u8], &[u8]), SpkiError> {
+pub(super) fn take(der: &[u8], tag: u8) -> Result<(&[u8], &[u8]), SpkiError> {
     let (length, rest) = match der {
         [first, length @ 0..=0x7f, rest @ ..] if *first == tag => (usize::from(*length), rest),
         [first, 0x81, length @ 0x80..=0xff, rest @ ..] if *first == tag => (usize::from(*length), rest),
@@ -146,6 +157,26 @@ mod tests {
         }
         assert_eq!(from_der(&[]), Err(SpkiError::Der));
         assert_eq!(from_pem("AAAA"), Err(SpkiError::Pem));
+    }
+
+    #[test]
+    fn numbers_have_one_form() {
+        let rsa = |modulus: &[u8], exponent: &[u8]| {
+            let element = |tag: u8, content: &[u8]| {
+                let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+                let head = if content.len() < 128 { vec![tag, length[1]] } else { vec![tag, 0x82, length[0], length[1]] };
+                [head, content.to_vec()].concat()
+            };
+            super::rsa(&element(SEQUENCE, &[element(INTEGER, modulus), element(INTEGER, exponent)].concat()))
+        };
+        let odd = [&[0xc1; 255][..], &[1]].concat();
+        let modulus = [&[0][..], &odd].concat();
+        assert!(rsa(&modulus, &[1, 0, 1]).is_ok());
+        assert_eq!(rsa(&odd, &[1, 0, 1]), Err(SpkiError::Der), "a negative number");
+        assert_eq!(rsa(&[&[0][..], &modulus].concat(), &[1, 0, 1]), Err(SpkiError::Der), "a needless octet");
+        for exponent in [&[0, 1, 0, 1][..], &[0x81, 0, 1], &[0], &[]] {
+            assert_eq!(rsa(&modulus, exponent), Err(SpkiError::Der), "{exponent:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Keys while KMS is eventually consistent, refuses, cuts its listings or loses answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_kms::types::KeyState;
+use claviger::clock::Clock as _;
 use claviger::keystore::aws_kms::AwsKmsSettings;
 use claviger::keystore::{Class, Keystore as _, KeystoreError};
 use claviger_audit::Algorithm;
@@ -149,6 +151,18 @@ fn an_interrupted_destruction_is_finished_by_the_next() {
     });
 }
 
+/// A destroyed key waits for its deletion, and everybody who asks hears until when.
+#[test]
+fn a_destruction_says_when_the_key_is_deleted() {
+    on_a_bench("making::a_destruction_says_when_the_key_is_deleted", |bench| async move {
+        let key = bench.key(1, Algorithm::ES256).await;
+        let on = bench.keystore.destroy(&key.locator).await.expect("destroyed").expect("a date");
+        let days = (on.seconds() - bench.clock.wall().seconds() + 43_200) / 86_400;
+        assert_eq!(days, i64::from(claviger::keystore::aws_kms::DEFAULT_DELETION_WINDOW), "{on}");
+        assert_eq!(bench.keystore.destroy(&key.locator).await.expect("destroyed already"), Some(on));
+    });
+}
+
 /// `GetPublicKey` fails on a disabled key, where AWS says `DisabledException`: what was recorded of it goes on being served.
 #[test]
 fn a_disabled_key_is_told_though_its_public_half_is_not_shown() {
@@ -190,6 +204,142 @@ fn credentials_of_another_account_make_and_sign_nothing() {
             let outcome = right.sign(&key, Class::Interactive).await;
             assert!(matches!(outcome, Err(KeystoreError::Rejected(_))), "nor is anything signed: {outcome:?}");
         });
+    });
+}
+
+/// What AWS said of the account is believed while STS is away, but for a new key: that could only be deleted where it was made.
+#[test]
+fn a_dead_sts_ends_nothing_but_making() {
+    on_a_bench("making::a_dead_sts_ends_nothing_but_making", |bench| async move {
+        let key = bench.key(1, Algorithm::ES256).await;
+        let sts = || Match::any().body("GetCallerIdentity");
+        for act in [Act::LoseRequest, Act::Hang] {
+            bench.clock.put(Duration::from_hours(2));
+            let away = bench.proxy.add(Rule::new(sts(), act));
+            timeout(SOON, bench.keystore.health()).await.expect("health is quick").expect("healthy");
+            assert_eq!(away.acted(), 1);
+            bench.keystore.health().await.expect("healthy");
+            bench.keystore.inspect(&key.locator).await.expect("seen");
+            assert_eq!(bench.keystore.inventory("faults").await.expect("listed").len(), 1);
+            assert_eq!(away.acted(), 1, "it is not asked each time");
+            let outcome = bench.keystore.create(&name(2), Algorithm::ES256).await;
+            assert!(matches!(outcome, Err(KeystoreError::Unavailable { .. })), "{outcome:?}");
+            bench.proxy.remove(&away);
+        }
+        assert_eq!(bench.asked("CreateKey"), 1);
+        // A process that never heard whose account it is knows nothing to believe.
+        let fresh = Bench::new(&bench.kms);
+        let away = fresh.proxy.add(Rule::new(sts(), Act::Hang));
+        let outcome = fresh.sign_own_within(&key, Duration::from_millis(200)).await;
+        assert!(matches!(outcome, Err(KeystoreError::Unavailable { .. })), "no signature was asked for: {outcome:?}");
+        fresh.proxy.remove(&away);
+        bench.clock.put(Duration::from_hours(2));
+        let refused = "<ErrorResponse><Error><Type>Sender</Type><Code>ExpiredToken</Code><Message>x</Message></Error></ErrorResponse>";
+        bench.proxy.add(Rule::answer(sts(), 403, "text/xml", refused));
+        assert!(matches!(bench.keystore.health().await, Err(KeystoreError::Rejected(_))));
+        assert!(matches!(bench.keystore.destroy(&key.locator).await, Err(KeystoreError::Rejected(_))));
+    });
+}
+
+/// Throttled calls did nothing, so they are made again, whichever step they are.
+#[test]
+fn throttled_steps_of_a_making_are_made_again() {
+    on_a_bench("making::throttled_steps_of_a_making_are_made_again", |bench| async move {
+        let steps = ["DescribeKey", "ListKeys", "CreateKey", "CreateAlias", "ListResourceTags", "GetPublicKey"];
+        let throttled = |action: &&str| bench.proxy.add(refusal(action, 400, "ThrottlingException", "Rate exceeded").times(1));
+        let rules = steps.iter().map(throttled).collect::<Vec<_>>();
+        let key = bench.key(1, Algorithm::ES256).await;
+        assert!(rules.iter().all(|rule| rule.acted() == 1));
+        let listed = bench.proxy.add(refusal("ListResourceTags", 400, "ThrottlingException", "Rate exceeded").times(1));
+        assert_eq!(bench.keystore.inventory("faults").await.expect("listed"), [(name(1), key.locator.clone())]);
+        assert_eq!(listed.acted(), 1);
+        let ending = ["DisableKey", "ScheduleKeyDeletion"].map(|action| throttled(&action));
+        bench.keystore.destroy(&key.locator).await.expect("destroyed");
+        assert!(ending.iter().all(|rule| rule.acted() == 1));
+    });
+}
+
+/// A making that broke in AWS may have made the key: it is looked for until it is seen, and none is made beside it.
+#[test]
+fn a_making_that_broke_is_looked_for() {
+    on_a_bench("making::a_making_that_broke_is_looked_for", |bench| async move {
+        let broken = |status, body: &'static str| {
+            Act::Edit(Arc::new(move |answer: &mut Response<Bytes>| {
+                *answer.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+                *answer.body_mut() = Bytes::from(body);
+            }))
+        };
+        for (number, act) in (1..).zip([broken(500, "{\"__type\":\"KMSInternalException\"}"), broken(502, "<html>Bad Gateway</html>")]) {
+            let made = bench.proxy.add(faulty("CreateKey", act).times(1));
+            assert!(bench.keystore.create(&name(number), Algorithm::ES256).await.is_err());
+            assert_eq!(made.acted(), 1);
+            // The first listing is an older one.
+            let unseen = bench.proxy.add(Rule::answer(Match::target("ListKeys"), 200, JSON, "{\"Keys\":[],\"Truncated\":false}").times(1));
+            bench.key(number, Algorithm::ES256).await;
+            assert_eq!(unseen.acted(), 1);
+            assert_eq!(bench.asked("CreateKey"), usize::try_from(number).expect("few"), "one key for each name");
+        }
+    });
+}
+
+/// The tags of a new key may be seen later than the key.
+#[test]
+fn a_new_key_without_tags_is_not_seen_yet() {
+    on_a_bench("making::a_new_key_without_tags_is_not_seen_yet", |bench| async move {
+        let none =
+            bench.proxy.add(Rule::answer(Match::target("ListResourceTags"), 200, JSON, "{\"Tags\":[],\"Truncated\":false}").times(2));
+        bench.key(1, Algorithm::ES256).await;
+        assert_eq!(none.acted(), 2);
+        assert_eq!(bench.asked("CreateKey"), 1);
+    });
+}
+
+/// Two makers of one name: the second one ends its own key and has the first one's.
+#[test]
+fn whoever_comes_second_has_the_first_ones_key() {
+    on_a_bench("making::whoever_comes_second_has_the_first_ones_key", |bench| async move {
+        let holder = bench.key(1, Algorithm::ES256).await;
+        let second = Bench::new(&bench.kms);
+        // As it was a moment ago: no alias, and no key.
+        let alias = "alias/claviger/faults/kms/1-abadcafe";
+        let no_alias = format!("{{\"__type\":\"NotFoundException\",\"message\":\"Alias {alias} is not found.\"}}");
+        second.proxy.add(Rule::answer(Match::target("DescribeKey").body(alias), 400, JSON, no_alias).times(1));
+        second.proxy.add(Rule::answer(Match::target("ListKeys"), 200, JSON, "{\"Keys\":[],\"Truncated\":false}").times(1));
+        let throttled = second.proxy.add(refusal("DisableKey", 400, "ThrottlingException", "Rate exceeded").times(1));
+        let made = second.key(1, Algorithm::ES256).await;
+        assert_eq!((made.locator, made.public), (holder.locator.clone(), holder.public));
+        assert_eq!((second.asked("CreateKey"), second.asked("ScheduleKeyDeletion"), throttled.acted()), (1, 1, 1));
+        assert_eq!(bench.keystore.inventory("faults").await.expect("listed"), [(name(1), holder.locator)]);
+    });
+}
+
+/// Where the alias of an ended key is pointed anew, nothing refuses the second maker: it looks, and gives way.
+#[test]
+fn an_alias_that_somebody_else_pointed_anew_is_respected() {
+    on_a_bench("making::an_alias_that_somebody_else_pointed_anew_is_respected", |bench| async move {
+        let ended = bench.key(1, Algorithm::ES256).await;
+        bench.keystore.destroy(&ended.locator).await.expect("destroyed");
+        let holder = Bench::new(&bench.kms).key(1, Algorithm::ES256).await;
+        // What the alias pointed at before is shown once more, and the pointing is lost to the other one.
+        let older = bench.proxy.add(
+            faulty(
+                "DescribeKey",
+                Act::Edit(Arc::new({
+                    let (from, to) = (holder.locator.as_str().to_owned(), ended.locator.as_str().to_owned());
+                    move |answer: &mut Response<Bytes>| {
+                        let text = String::from_utf8_lossy(answer.body()).replace(&from, &to);
+                        *answer.body_mut() = Bytes::from(text.replace("\"KeyState\": \"Enabled\"", "\"KeyState\": \"PendingDeletion\""));
+                    }
+                })),
+            )
+            .times(1),
+        );
+        bench.proxy.add(Rule::answer(Match::target("ListKeys"), 200, JSON, "{\"Keys\":[],\"Truncated\":false}").times(1));
+        let pointed = bench.proxy.add(Rule::answer(Match::target("UpdateAlias"), 200, JSON, "{}").times(1));
+        let made = bench.key(1, Algorithm::ES256).await;
+        assert_eq!(made.locator, holder.locator);
+        assert_eq!((older.acted(), pointed.acted()), (1, 1));
+        assert_eq!(bench.keystore.inventory("faults").await.expect("listed"), [(name(1), holder.locator)]);
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io::Write as _;
+use std::time::Duration;
 
 use claviger::clock::Clock as _;
 use claviger::keystore::{Class, Keystore as _, KeystoreError};
@@ -69,6 +70,29 @@ fn a_missing_permission_names_the_action_and_the_resource() {
                 bench.kms.owner().cancel_key_deletion().key_id(arn).send().await.expect("cancelled");
             }
         }
+    });
+}
+
+/// Tags of a new key may not count yet, so a denial is waited for; what is left at the end is told as a denial, not as a lost answer.
+#[test]
+fn a_denial_that_stays_on_a_new_key_is_told_as_one() {
+    on_a_bench("refusals::a_denial_that_stays_on_a_new_key_is_told_as_one", |bench| async move {
+        let key = bench.key(1, Algorithm::ES256).await;
+        let denied = bench.proxy.add(refusal("Sign", 400, "AccessDeniedException", "is not authorized to perform: kms:Sign"));
+        for outcome in [bench.sign(&key, Class::Interactive).await, bench.sign_within(&key, Duration::from_millis(500)).await] {
+            let Err(KeystoreError::Unavailable { reason, after }) = outcome else { panic!("{outcome:?}") };
+            for part in ["AWS denies kms:Sign", key.locator.as_str(), "up to 5 minutes"] {
+                assert!(reason.contains(part), "{part}: {reason}");
+            }
+            assert_eq!(after, Duration::from_secs(10));
+        }
+        assert!(denied.acted() > 3, "it was asked for again");
+        // After that time it is a denial and nothing else.
+        bench.clock.put(Duration::from_mins(5));
+        let text = rejected(bench.sign(&key, Class::Interactive).await);
+        assert!(text.contains("AWS denies kms:Sign") && !text.contains("minutes"), "{text}");
+        bench.proxy.remove(&denied);
+        bench.sign(&key, Class::Interactive).await.expect("it was no outage");
     });
 }
 
@@ -164,7 +188,8 @@ fn a_missing_credential_is_told_with_every_way_to_give_one() {
             let bench =
                 Bench::with(kms, |settings| claviger::keystore::aws_kms::AwsKmsSettings { profile: Some("absent".into()), ..settings });
             let text = rejected(bench.keystore.health().await);
-            for part in ["there are no AWS credentials", "AWS_ACCESS_KEY_ID", "`profile`", "SSO is not supported"] {
+            for part in ["there are no AWS credentials", "AWS_ACCESS_KEY_ID", "`profile`", "SSO", "`credential_process` are not supported"]
+            {
                 assert!(text.contains(part), "{part}: {text}");
             }
             assert_eq!(bench.proxy.asked().len(), 0);

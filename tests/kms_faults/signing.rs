@@ -109,7 +109,7 @@ fn an_outage_is_noticed_left_alone_and_ends_by_itself() {
         for (number, rule) in (1..).zip([
             refusal("Sign", 500, "KMSInternalException", "try again"),
             refusal("Sign", 400, "DependencyTimeoutException", "try again"),
-            Rule::answer(Match::target("Sign"), 502, "text/html", "<html>Bad Gateway</html>"),
+            refusal("Sign", 503, "ServiceUnavailable", ""),
         ]) {
             let rule = bench.proxy.add(rule);
             for _ in 0..3 {
@@ -143,6 +143,54 @@ fn what_is_refused_at_the_door_was_never_sent() {
             let (reason, _) = unavailable(closed.sign(&key, Class::Own).await);
             assert!(reason.contains("could not be sent") && reason.contains("`endpoint`"), "{reason}");
         });
+    });
+}
+
+/// A proxy or a load balancer that got no answer does not know whether KMS signed.
+#[test]
+fn what_stands_before_kms_and_fails_may_hide_a_signature() {
+    on_a_bench("signing::what_stands_before_kms_and_fails_may_hide_a_signature", |bench| async move {
+        let key = bench.key(1, Algorithm::ES256).await;
+        for status in [502, 503, 504] {
+            let rule = bench.proxy.add(Rule::answer(Match::target("Sign"), status, "text/html", "<html>Bad Gateway</html>"));
+            let outcome = bench.sign(&key, Class::Interactive).await;
+            assert!(matches!(outcome, Err(KeystoreError::Unanswered)), "{status}: {outcome:?}");
+            bench.proxy.remove(&rule);
+            bench.sign(&key, Class::Interactive).await.expect("signed");
+        }
+        let rule = bench.proxy.add(Rule::answer(Match::target("Sign"), 502, "text/html", "<html>Bad Gateway</html>"));
+        for _ in 0..3 {
+            assert!(matches!(bench.sign(&key, Class::Interactive).await, Err(KeystoreError::Unanswered)));
+        }
+        let (reason, _) = left_alone(&bench, &key, &rule).await;
+        assert!(reason.contains("HTTP 502") && reason.contains("load balancer"), "{reason}");
+    });
+}
+
+/// KMS answers everything but signatures: that is an outage, and no other answer ends it.
+#[test]
+fn only_a_signature_ends_an_outage_of_signatures() {
+    on_a_bench("signing::only_a_signature_ends_an_outage_of_signatures", |bench| async move {
+        let key = bench.key(1, Algorithm::ES256).await;
+        let rule = bench.proxy.add(refusal("Sign", 500, "KMSInternalException", "try again"));
+        for _ in 0..3 {
+            unavailable(bench.sign(&key, Class::Interactive).await);
+            bench.keystore.health().await.expect("it answers");
+        }
+        assert_eq!(rule.acted(), 3);
+        assert!(bench.asked("ListAliases") >= 3, "health did ask");
+        // Each answer lets one signature try, and none is a recovery.
+        for _ in 0..3 {
+            bench.keystore.health().await.expect("it answers");
+            unavailable(bench.sign(&key, Class::Interactive).await);
+            left_alone(&bench, &key, &rule).await;
+            assert_eq!(bench.keystore.condition().reopened.sessions, 0);
+        }
+        bench.proxy.remove(&rule);
+        bench.keystore.health().await.expect("it answers");
+        bench.sign(&key, Class::Interactive).await.expect("signed");
+        bench.keystore.health().await.expect("it answers");
+        assert_eq!(bench.keystore.condition().reopened.sessions, 1);
     });
 }
 
@@ -188,7 +236,7 @@ fn health_tells_an_outage_and_its_end() {
         bench.keystore.health().await.expect("healthy");
         let hang = bench.proxy.add(faulty("ListAliases", Act::Hang));
         let outcome = timeout(SOON, bench.keystore.health()).await.expect("health is quick");
-        assert!(matches!(outcome, Err(KeystoreError::Unanswered)), "{outcome:?}");
+        assert!(matches!(outcome, Err(KeystoreError::Unavailable { .. })), "no signature was asked for: {outcome:?}");
         bench.proxy.remove(&hang);
         let broken = bench.proxy.add(refusal("ListAliases", 503, "ServiceUnavailable", ""));
         let outcome = bench.keystore.health().await;

@@ -211,7 +211,7 @@ fn destroying_heals_from_every_code() {
         let bench = Bench::of(hsm, faults, 1);
         let create = || bench.runtime.block_on(bench.keystore.create(&name(3), Algorithm::ES256)).expect("made or found");
         let locator = create().locator;
-        let destroy = || bench.runtime.block_on(bench.keystore.destroy(&locator));
+        let destroy = || bench.runtime.block_on(bench.keystore.destroy(&locator)).map(drop);
         let ready = || drop(create());
         let work = || {
             let answer = destroy();

@@ -24,9 +24,40 @@ pub(crate) struct Contract {
     pub(crate) keystore: Arc<dyn Keystore>,
     /// Its clock.
     pub(crate) clock: Arc<SystemClock>,
+    /// How long what was done may not be seen: nothing where a keystore shows it at once.
+    pub(crate) settle: Duration,
+    /// What the names of the installations end with, so that two runs in one place do not meet.
+    pub(crate) suffix: String,
 }
 
+/// How often is looked whether what was done is seen.
+const LOOK: Duration = Duration::from_millis(500);
+
 impl Contract {
+    /// Of a keystore that shows at once what was done.
+    pub(crate) fn new(keystore: Arc<dyn Keystore>, clock: Arc<SystemClock>) -> Self {
+        Self { keystore, clock, settle: Duration::ZERO, suffix: String::new() }
+    }
+
+    /// The installations that [`Contract::check_all`] makes keys for.
+    pub(crate) fn installations(&self) -> [String; 3] {
+        let suffix = &self.suffix;
+        [format!("contract{suffix}"), format!("mine{suffix}"), format!("mine{suffix}-too")]
+    }
+
+    /// Asks until it is so, or until it had to be; returns the last answer.
+    async fn settled<T, F: Future<Output = T>>(&self, ask: impl Fn() -> F, is_so: impl Fn(&T) -> bool) -> T {
+        let until = self.clock.monotonic().plus(self.settle);
+        let mut looks = None;
+        loop {
+            let answer = ask().await;
+            if is_so(&answer) || self.clock.monotonic() >= until {
+                return answer;
+            }
+            looks.get_or_insert_with(|| tokio::time::interval(LOOK)).tick().await;
+        }
+    }
+
     /// Runs every check, on a keystore whose device has no way to serve the algorithms in `lacks`. The keystore is empty before, and holds no
     /// key of the installations used here after.
     pub(crate) async fn check_all(&self, lacks: &[Algorithm]) {
@@ -46,7 +77,7 @@ impl Contract {
 
     /// Creating finds what it created, the key signs, wrong input is refused, destroying is final and may be repeated.
     async fn check_algorithm(&self, number: u32, algorithm: Algorithm) {
-        let name = KeyName::new("contract", "algorithms", number, 0xc0ff_ee00).expect("a well-formed name");
+        let name = KeyName::new(&self.installations()[0], "algorithms", number, 0xc0ff_ee00).expect("a well-formed name");
         let made = self.keystore.create(&name, algorithm).await.unwrap_or_else(|error| panic!("{algorithm}: {error}"));
         assert!(made.public.fits(algorithm) && made.public.check().is_ok(), "{algorithm}: {:?}", made.public);
         assert!(!made.attributes.is_empty(), "{algorithm}: admission leaves a record");
@@ -61,9 +92,10 @@ impl Contract {
         assert_eq!(outcome.expect_err("no signature"), KeystoreError::Unanswered, "{algorithm}");
 
         self.keystore.destroy(&made.locator).await.expect("destroyed");
-        let outcome = self.keystore.sign(&made.locator, algorithm, input(algorithm, b"gone"), self.terms()).await;
+        let sign = || self.keystore.sign(&made.locator, algorithm, input(algorithm, b"gone"), self.terms());
+        let outcome = self.settled(sign, |outcome| matches!(outcome, Err(KeystoreError::Gone(_)))).await;
         assert!(matches!(outcome, Err(KeystoreError::Gone(_))), "{algorithm}: {outcome:?}");
-        let outcome = self.keystore.inspect(&made.locator).await;
+        let outcome = self.settled(|| self.keystore.inspect(&made.locator), |outcome| matches!(outcome, Err(KeystoreError::Gone(_)))).await;
         assert!(matches!(outcome, Err(KeystoreError::Gone(_))), "{algorithm}: {outcome:?}");
         self.keystore.destroy(&made.locator).await.expect("destroyed already");
         let fresh = self.keystore.create(&name, algorithm).await.expect("made anew");
@@ -73,10 +105,10 @@ impl Contract {
 
     /// What the device cannot make is refused for good, and nothing is left of the try.
     async fn check_lack(&self, number: u32, algorithm: Algorithm) {
-        let name = KeyName::new("contract", "algorithms", number, 0xc0ff_ee00).expect("a well-formed name");
+        let name = KeyName::new(&self.installations()[0], "algorithms", number, 0xc0ff_ee00).expect("a well-formed name");
         let outcome = self.keystore.create(&name, algorithm).await;
         assert!(matches!(outcome, Err(KeystoreError::Rejected(_))), "{algorithm}: {outcome:?}");
-        assert!(self.keystore.inventory(name.installation()).await.expect("listed").is_empty(), "{algorithm}");
+        assert!(self.listed(name.installation()).await.is_empty(), "{algorithm}");
     }
 
     /// A key is read back as it was made, with every attribute that was recorded, and stays as it is.
@@ -111,7 +143,7 @@ impl Contract {
     async fn check_many_callers(&self) {
         let mut keys = Vec::new();
         for number in [1, 2] {
-            let name = KeyName::new("contract", "many", number, 1).expect("a well-formed name");
+            let name = KeyName::new(&self.installations()[0], "many", number, 1).expect("a well-formed name");
             keys.push(self.keystore.create(&name, Algorithm::ES256).await.expect("made"));
         }
         let callers = (0..CALLERS).map(|caller| {
@@ -134,20 +166,38 @@ impl Contract {
 
     /// The inventory of an installation is exactly its own keys, sorted, even beside one whose name begins alike.
     async fn check_inventory(&self) {
+        let [_, mine, too] = self.installations();
         let mut made = BTreeSet::new();
-        for (installation, number) in [("mine", 2), ("mine", 1), ("mine-too", 1)] {
+        for (installation, number) in [(&mine, 2), (&mine, 1), (&too, 1)] {
             let name = KeyName::new(installation, "listed", number, 7).expect("a well-formed name");
             let locator = self.keystore.create(&name, Algorithm::ES256).await.expect("made").locator;
             made.insert((name, locator.as_str().to_owned()));
         }
-        let listed = self.keystore.inventory("mine").await.expect("listed");
-        let listed = listed.into_iter().map(|(name, locator)| (name, locator.as_str().to_owned())).collect::<Vec<_>>();
-        let own = made.iter().filter(|(name, _)| name.installation() == "mine").cloned().collect::<Vec<_>>();
+        let own = made.iter().filter(|(name, _)| name.installation() == mine).cloned().collect::<Vec<_>>();
+        let listed = self.settled(|| self.listed(&mine), |listed| *listed == own).await;
         assert_eq!(listed, own);
         for (_, locator) in made {
             self.keystore.destroy(&Locator::new(locator)).await.expect("destroyed");
         }
-        assert!(self.keystore.inventory("mine").await.expect("listed").is_empty());
+        for installation in [&mine, &too] {
+            assert_eq!(self.settled(|| self.listed(installation), Vec::is_empty).await, []);
+        }
+    }
+
+    /// Where the keys are that a run left, as soon as there are none, or none had to be.
+    pub(crate) async fn left(&self) -> Vec<Locator> {
+        let mut left = Vec::new();
+        for installation in self.installations() {
+            left.extend(
+                self.settled(|| self.listed(&installation), Vec::is_empty).await.into_iter().map(|(_, locator)| Locator::new(locator)),
+            );
+        }
+        left
+    }
+
+    async fn listed(&self, installation: &str) -> Vec<(KeyName, String)> {
+        let listed = self.keystore.inventory(installation).await.expect("listed");
+        listed.into_iter().map(|(name, locator)| (name, locator.as_str().to_owned())).collect()
     }
 
     /// A locator of another kind is refused, whatever is asked of it.

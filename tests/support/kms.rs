@@ -51,6 +51,16 @@ impl Kms {
 
     /// Runs `body` in a child process with credentials of an account of its own. `test` is the full name of the calling test.
     pub(crate) fn in_child(test: &str, body: impl FnOnce(&Self)) {
+        Self::in_child_with(test, |_, _| ((), Vec::new()), body);
+    }
+
+    /// The same with changes of its environment, for which there is a folder: a variable without a value is not there. What else is returned lives as
+    /// long as the child.
+    pub(crate) fn in_child_with<K>(
+        test: &str,
+        change: impl FnOnce(&Self, &Path) -> (K, Vec<(&'static str, Option<String>)>),
+        body: impl FnOnce(&Self),
+    ) {
         #[expect(clippy::disallowed_methods, reason = "the parent hands the child its emulator this way")]
         if let Ok(handed) = std::env::var(CHILD) {
             let (address, account) = handed.split_once(' ').expect("an address and an account");
@@ -59,12 +69,18 @@ impl Kms {
             return;
         }
         let kms = Self::account_of(test);
-        let child = Command::new(std::env::current_exe().expect("the test binary"))
-            .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .env(CHILD, format!("{} {}", kms.address, kms.account))
-            .envs(kms.environment())
-            .output()
-            .expect("the test binary runs again");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (_kept, changes) = change(&kms, folder.path());
+        let mut child = Command::new(std::env::current_exe().expect("the test binary"));
+        child.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+        child.env(CHILD, format!("{} {}", kms.address, kms.account)).envs(kms.environment());
+        for (name, value) in changes {
+            match value {
+                Some(value) => child.env(name, value),
+                None => child.env_remove(name),
+            };
+        }
+        let child = child.output().expect("the test binary runs again");
         let output = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
         assert!(child.status.success() && output.contains(DONE), "in the child of {test} ({}):\n{output}", child.status);
         assert!(!output.contains(SECRET) && !output.contains(TOKEN), "{test} printed a secret");

@@ -119,7 +119,7 @@ async fn a_sealed_vault_is_explained() {
         signed(&keystore, &clock, &made, b"x").await.map(drop),
         keystore.inspect(&made.locator).await.map(drop),
         keystore.inventory(INSTALLATION).await.map(drop),
-        keystore.destroy(&made.locator).await,
+        keystore.destroy(&made.locator).await.map(drop),
         keystore.health().await,
     ] {
         assert!(matches!(&outcome, Err(KeystoreError::Unavailable { reason, .. }) if reason.contains("sealed: unseal it")), "{outcome:?}");

@@ -43,7 +43,7 @@ async fn the_contract_is_kept_and_nothing_is_left() {
     let (settings, _own) = server();
     let clock = clock();
     let keystore = Arc::new(VaultKeystore::open(settings, clock.clone()));
-    let contract = Contract { keystore: keystore.clone(), clock };
+    let contract = Contract::new(keystore.clone(), clock);
     let checked = tokio::spawn(async move { contract.check_all(&[]).await }).await;
     let mut left = 0;
     for installation in INSTALLATIONS {

@@ -351,6 +351,9 @@ pub struct KeyWithdrawn {
 pub struct KeyDestroyed {
     /// Its name.
     pub key: KeyName,
+    /// When its keystore deletes it, where it does not at once: until then whoever administers the keystore can bring it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_on: Option<Timestamp>,
 }
 
 /// A key that never signed is given up.

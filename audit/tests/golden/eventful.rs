@@ -169,11 +169,11 @@ impl Tale {
         if self.twist == Twist::CompromisedKeySigns {
             self.sign(THEFT + 2, 1);
         }
-        self.keys(THEFT + 3, Event::KeyDestroyed(KeyDestroyed { key: name(1) }));
+        self.keys(THEFT + 3, Event::KeyDestroyed(KeyDestroyed { key: name(1), deleted_on: None }));
         self.sign(THEFT + 4, 2);
         self.request(THEFT + 5, 3);
         self.keys(THEFT + 6, Event::KeyAbandoned(KeyAbandoned { key: name(3), reason: "its keystore goes".into() }));
-        self.keys(THEFT + 7, Event::KeyDestroyed(KeyDestroyed { key: name(3) }));
+        self.keys(THEFT + 7, Event::KeyDestroyed(KeyDestroyed { key: name(3), deleted_on: None }));
         let standby_keystore = Some("vault".into());
         let changed = KeyringChanged { keyring: "access".into(), algorithm: Algorithm::ES256, keystore: "hsm".into(), standby_keystore };
         self.keys(THEFT + 8, Event::KeyringChanged(changed));

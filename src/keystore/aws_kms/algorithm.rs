@@ -35,6 +35,11 @@ pub(super) fn check_input(algorithm: Algorithm, input: &Input) -> Result<(), Str
     }
 }
 
+/// An input that the algorithm signs, of nothing.
+pub(super) fn example(algorithm: Algorithm) -> Input {
+    algorithm.hash().map_or_else(|| Input::Message(vec![0]), |hash| Input::Digest(vec![0; hash.digest_length()]))
+}
+
 /// The kind of key that signs so. RSA keys have 2048 bits, as in every keystore.
 pub(super) fn key_spec(algorithm: Algorithm) -> KeySpec {
     match algorithm.key_shape() {
@@ -118,6 +123,7 @@ mod tests {
     fn every_algorithm_has_a_key_of_its_own_shape() {
         for algorithm in Algorithm::ALL {
             assert_eq!(shape(&key_spec(algorithm)), Some(algorithm.key_shape()), "{algorithm}");
+            assert_eq!(check_input(algorithm, &example(algorithm)), Ok(()), "{algorithm}");
             if let Some(hash) = algorithm.hash() {
                 assert_eq!(check_input(algorithm, &Input::Digest(vec![0; hash.digest_length()])), Ok(()), "{algorithm}");
                 assert!(check_input(algorithm, &Input::Digest(vec![0; hash.digest_length() - 1])).is_err(), "{algorithm}");

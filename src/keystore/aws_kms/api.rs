@@ -18,7 +18,7 @@ use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::config::{BehaviorVersion, Region, SharedCredentialsProvider};
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId as _;
-use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::primitives::{Blob, DateTime};
 use aws_sdk_kms::types::{KeyMetadata, KeySpec, KeyUsageType, OriginType, Tag};
 use claviger_audit::names::KeyName;
 use claviger_audit::{Algorithm, Timestamp};
@@ -168,14 +168,14 @@ impl Api {
         self.call(("kms:DisableKey", key), Box::pin(request.send())).await.map(drop)
     }
 
-    /// `kms:ScheduleKeyDeletion`. Until the date that is logged, an operator can take it back.
-    pub(super) async fn schedule_deletion(&self, key: &str) -> Result<(), Failure> {
+    /// `kms:ScheduleKeyDeletion`. Until the date that is returned, an operator can take it back.
+    pub(super) async fn schedule_deletion(&self, key: &str) -> Result<Option<Timestamp>, Failure> {
         let days = i32::from(self.settings.deletion_window);
         let request = self.kms().await.schedule_key_deletion().key_id(key).pending_window_in_days(days);
         let scheduled = self.call(("kms:ScheduleKeyDeletion", key), Box::pin(request.send())).await?;
-        let date = scheduled.deletion_date.map(|date| Timestamp::from_millis(date.secs().saturating_mul(1000)).to_string());
-        tracing::info!(key, days, date, "a key is disabled, and will be deleted then");
-        Ok(())
+        let date = scheduled.deletion_date.map(|date| timestamp(&date));
+        tracing::info!(key, days, date = date.map(|date| date.to_string()), "a key is disabled, and will be deleted then");
+        Ok(date)
     }
 
     /// `kms:Sign`, of an input that was checked.
@@ -187,6 +187,17 @@ impl Api {
         let backend_request = signed.request_id().map(str::to_owned);
         let bytes = signed.signature.map(Blob::into_inner).ok_or_else(|| Failure::unusable(asked, backend_request.as_deref()))?;
         Ok(Signature { bytes, backend_request })
+    }
+
+    /// `kms:Sign` without a signature: whether it would be permitted (`Sign`, parameter `DryRun`).
+    pub(super) async fn may_sign(&self, key: &str, algorithm: Algorithm) -> Result<(), Failure> {
+        let (kind, message) = algorithm::message(algorithm::example(algorithm));
+        let request = self.kms().await.sign().key_id(key).message(Blob::new(message)).message_type(kind).dry_run(true);
+        let request = request.signing_algorithm(algorithm::signing_algorithm(algorithm));
+        match self.call((SIGN, key), Box::pin(request.send())).await {
+            Err(failure) if failure.code == "DryRunOperationException" => Ok(()),
+            answer => answer.map(drop),
+        }
     }
 
     /// One call, from which the breaker learns. Futures of the SDK are large, so they come in boxes.
@@ -269,15 +280,12 @@ impl Api {
             .build();
         // A role is assumed at STS, which needs a region, too.
         let source = ProviderConfig::without_region().with_region(Some(region.clone())).with_timeout_config(timeouts.clone());
-        let credentials = match &settings.profile {
-            Some(profile) => {
-                let named = ProfileFileCredentialsProvider::builder().configure(&source).profile_name(profile);
-                SharedCredentialsProvider::new(named.build())
-            }
-            None => {
-                let chain = DefaultCredentialsChain::builder().configure(source).region(region.clone());
-                SharedCredentialsProvider::new(chain.build().await)
-            }
+        let credentials = if let Some(profile) = &settings.profile {
+            let named = ProfileFileCredentialsProvider::builder().configure(&source).profile_name(profile);
+            SharedCredentialsProvider::new(named.build())
+        } else {
+            let chain = DefaultCredentialsChain::builder().configure(source).region(region.clone());
+            SharedCredentialsProvider::new(chain.build().await)
         };
         let kms = aws_sdk_kms::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
@@ -296,4 +304,9 @@ impl Api {
         sts.set_endpoint_url(settings.sts_endpoint.clone());
         Clients { kms: aws_sdk_kms::Client::from_conf(kms.build()), sts: aws_sdk_sts::Client::from_conf(sts.build()) }
     }
+}
+
+/// A date of AWS, to the second.
+pub(super) fn timestamp(date: &DateTime) -> Timestamp {
+    Timestamp::from_millis(date.secs().saturating_mul(1000))
 }

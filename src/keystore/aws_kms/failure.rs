@@ -411,3 +411,37 @@ fn one_line(text: &str) -> String {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     line[..line.floor_char_boundary(LONGEST_TEXT)].to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: &str, ahead: Option<i64>) -> String {
+        let failure = Failure::without_answer(Kind::Refused, ("kms:Sign", "a-key"), None);
+        Failure { code: code.to_owned(), ahead, ..failure }.explain()
+    }
+
+    #[test]
+    fn the_clock_is_called_right_only_where_the_answer_says_the_time() {
+        assert!(refused("InvalidSignatureException", Some(3)).contains("the clock is right"));
+        assert!(refused("InvalidSignatureException", Some(SKEW)).contains("240 s ahead of AWS's"));
+        let either = refused("InvalidSignatureException", None);
+        assert!(either.contains("does not say what time it is") && !either.contains("is right"), "{either}");
+        assert!(either.contains("the clock of this machine is wrong") && either.contains("secret access key"), "{either}");
+    }
+
+    #[test]
+    fn an_unknown_access_key_may_be_one_of_a_region_that_is_not_enabled() {
+        let text = refused("UnrecognizedClientException", None);
+        assert!(text.contains("`region` is not enabled in this account"), "{text}");
+    }
+
+    #[test]
+    fn what_a_new_key_is_refused_for_may_pass() {
+        let failure = Failure { code: NOT_FOUND.to_owned(), ..Failure::without_answer(Kind::Refused, ("kms:Sign", "a-key"), None) };
+        assert!(matches!(failure.clone().into(), KeystoreError::Gone(_)));
+        let young = failure.of_a_young_key();
+        assert!(young.is_not_found() && !young.is_gone());
+        assert!(matches!(young.into(), KeystoreError::Unavailable { after: SEEN, .. }));
+    }
+}

@@ -12,17 +12,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_kms::types::{KeyMetadata, KeySpec};
-use claviger_audit::Algorithm;
 use claviger_audit::jwk::PublicKey;
 use claviger_audit::names::KeyName;
+use claviger_audit::{Algorithm, Timestamp};
 use tokio::task::JoinSet;
 
-use super::api::Api;
+use super::api::{self, Api};
 use super::failure::{Failure, Kind};
 use super::names::{self, Site};
-use super::{admission, algorithm, der};
+use super::{admission, algorithm};
 use crate::clock::{Clock, Monotonic};
-use crate::keystore::{KeystoreError, Locator, Made, Seen};
+use crate::keystore::{KeystoreError, Locator, Made, Seen, spki};
 
 /// How long a new key may not be seen yet: tags and aliases may take so long to count in policies (KMS Developer Guide, "ABAC for AWS KMS").
 const YOUNG: Duration = Duration::from_mins(5);
@@ -172,10 +172,10 @@ impl Keys {
         }
         self.note_young(holder);
         match self.end(arn).await {
-            Ok(()) => tracing::info!(key = %name, holder, arn, "a key was made twice at once: the second one is ended"),
+            Ok(_) => tracing::info!(key = %name, holder, arn, "a key was made twice at once: the second one is ended"),
             // The name has its key all the same; the listing of the keystore's keys goes on naming this one.
             Err(error) => {
-                tracing::warn!(key = %name, holder, arn, %error, "a key was made twice at once, and the second one could not be ended")
+                tracing::warn!(key = %name, holder, arn, %error, "a key was made twice at once, and the second one could not be ended");
             }
         }
         Ok(())
@@ -224,30 +224,31 @@ impl Keys {
         Ok(Seen { public, attributes: admission::facts(&metadata, &tags) })
     }
 
-    /// Makes a key unusable: disabled at once, deleted after its waiting period.
-    pub(super) async fn end(&self, arn: &str) -> Result<(), KeystoreError> {
+    /// Makes a key unusable: disabled at once, deleted after its waiting period, on the date that is returned.
+    pub(super) async fn end(&self, arn: &str) -> Result<Option<Timestamp>, KeystoreError> {
         let until = self.clock.monotonic().plus(MAKING);
         let metadata = match self.patiently(arn, until, || self.api.describe(arn)).await {
             Ok(metadata) => metadata,
-            Err(failure) if failure.is_gone() => return Ok(()),
+            Err(failure) if failure.is_gone() => return Ok(None),
             Err(failure) => return Err(failure.into()),
         };
         if admission::is_dead(&metadata) {
-            return Ok(());
+            return Ok(metadata.deletion_date().map(api::timestamp));
         }
         // Whatever became of the first, the second is asked for: either makes the key unusable.
         let disabled = self.patiently(arn, until, || self.api.disable(arn)).await;
         let scheduled = self.patiently(arn, until, || self.api.schedule_deletion(arn)).await;
-        for ended in [disabled, scheduled] {
+        let mut date = None;
+        for ended in [disabled.map(|()| None), scheduled] {
             match ended {
-                Ok(()) => {}
-                Err(failure) if failure.is_gone() => return Ok(()),
+                Ok(on) => date = on,
+                Err(failure) if failure.is_gone() => return Ok(None),
                 // Somebody was faster, or the description was an old one.
-                Err(failure) if failure.is_wrong_state() && self.is_dead_now(arn).await => return Ok(()),
+                Err(failure) if failure.is_wrong_state() && self.is_dead_now(arn).await => return Ok(None),
                 Err(failure) => return Err(failure.into()),
             }
         }
-        Ok(())
+        Ok(date)
     }
 
     /// Whether a key is pending deletion or gone.
@@ -375,7 +376,9 @@ async fn look(api: Arc<Api>, clock: Arc<dyn Clock>, arn: String, installation: S
 
 fn public_key(der: &[u8], spec: &KeySpec) -> Result<PublicKey, String> {
     let shape = algorithm::shape(spec).ok_or_else(|| format!("{} is no kind of key that Claviger uses", spec.as_str()))?;
-    der::public_key(der, shape)
+    let public = spki::from_der(der).map_err(|error| error.to_string())?;
+    let fits = Algorithm::ALL.into_iter().any(|algorithm| algorithm.key_shape() == shape && public.fits(algorithm));
+    if fits { Ok(public) } else { Err(format!("it is of another kind than {}", spec.as_str())) }
 }
 
 fn arn(metadata: &KeyMetadata) -> Result<&str, KeystoreError> {

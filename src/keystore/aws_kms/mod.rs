@@ -10,8 +10,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use claviger_audit::Algorithm;
 use claviger_audit::names::KeyName;
+use claviger_audit::{Algorithm, Timestamp};
 use tokio::time::timeout;
 
 use self::api::Api;
@@ -101,6 +101,22 @@ impl AwsKmsKeystore {
         let api = Arc::new(Api::new(settings, clock.clone()));
         let keys = Keys::new(api.clone(), site, clock.clone());
         Self { clock, api, keys, budget, account: Mutex::new(Account::Unknown), signed: Mutex::default() }
+    }
+
+    /// Whether these credentials may sign with a key, asked without signing: for `doctor`. How the key itself is, [`Keystore::inspect`] tells.
+    ///
+    /// # Errors
+    ///
+    /// A denial is [`KeystoreError::Rejected`], with its remedy.
+    pub async fn may_sign(&self, locator: &Locator, algorithm: Algorithm) -> Result<(), KeystoreError> {
+        let arn = self.keys.site.key(locator.as_str())?;
+        self.begin().await?;
+        match timeout(SIGNATURE, self.api.may_sign(&arn, algorithm)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(failure)) if failure.is_wrong_state() || failure.is_gone() => Ok(()),
+            Ok(Err(failure)) => Err(failure.of_a_question()),
+            Err(_) => Err(Failure::unanswered(("kms:Sign", &arn)).of_a_question()),
+        }
     }
 
     async fn sign_by(&self, locator: &Locator, algorithm: Algorithm, input: Input, terms: Terms) -> Result<Signature, KeystoreError> {
@@ -198,14 +214,12 @@ impl AwsKmsKeystore {
         if now < until {
             return Ok(());
         }
-        match timeout(ACCOUNT_PATIENCE, self.confirm_account()).await {
-            Ok(answer @ (Ok(()) | Err(KeystoreError::Rejected(_)))) => answer,
-            Ok(Err(_)) | Err(_) => {
-                tracing::debug!("AWS does not say whose the credentials are; it is believed what it said before");
-                *lock(&self.account) = Account::Ours(now.plus(ACCOUNT_AGAIN));
-                Ok(())
-            }
+        if let Ok(answer @ (Ok(()) | Err(KeystoreError::Rejected(_)))) = timeout(ACCOUNT_PATIENCE, self.confirm_account()).await {
+            return answer;
         }
+        tracing::debug!("AWS does not say whose the credentials are; it is believed what it said before");
+        *lock(&self.account) = Account::Ours(now.plus(ACCOUNT_AGAIN));
+        Ok(())
     }
 
     /// Asks AWS whose the credentials are.
@@ -266,7 +280,7 @@ impl Keystore for AwsKmsKeystore {
         Box::pin(self.sign_by(locator, algorithm, input, terms))
     }
 
-    fn destroy<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<(), KeystoreError>> {
+    fn destroy<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<Option<Timestamp>, KeystoreError>> {
         Box::pin(async move {
             let arn = self.keys.site.key(locator.as_str())?;
             self.begin().await?;

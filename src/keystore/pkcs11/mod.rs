@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use claviger_audit::Algorithm;
 use claviger_audit::names::KeyName;
+use claviger_audit::{Algorithm, Timestamp};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -220,10 +220,11 @@ impl Keystore for Pkcs11Keystore {
         Box::pin(self.sign_by(locator, algorithm, input, terms))
     }
 
-    fn destroy<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<(), KeystoreError>> {
+    fn destroy<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<Option<Timestamp>, KeystoreError>> {
         Box::pin(async move {
             let id = id(locator)?;
-            self.ask(ERRAND_ANSWER, move |reply| Errand::Destroy(id, reply)).await
+            self.ask(ERRAND_ANSWER, move |reply| Errand::Destroy(id, reply)).await?;
+            Ok(None)
         })
     }
 

@@ -10,8 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use claviger_audit::Algorithm;
 use claviger_audit::names::KeyName;
+use claviger_audit::{Algorithm, Timestamp};
 use rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 
@@ -139,10 +139,11 @@ impl Keystore for VaultKeystore {
         Box::pin(self.sign_by(locator, algorithm, input, terms))
     }
 
-    fn destroy<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<(), KeystoreError>> {
+    fn destroy<'a>(&'a self, locator: &'a Locator) -> BoxFuture<'a, Result<Option<Timestamp>, KeystoreError>> {
         Box::pin(async move {
             let name = self.name_in(locator)?;
-            self.server.guarded(keys::destroy(&self.server, &name, self.until(ERRAND_ANSWER))).await
+            self.server.guarded(keys::destroy(&self.server, &name, self.until(ERRAND_ANSWER))).await?;
+            Ok(None)
         })
     }
 

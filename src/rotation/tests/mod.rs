@@ -196,7 +196,9 @@ impl Story {
                     KeyCreated { key: name, kid, jwk, locator, attributes: BTreeMap::new(), backend_request: None, self_test: None };
                 self.append(Event::KeyCreated(created));
             }
-            Plan::Destroy { name, keystore, .. } if self.answers(&keystore) => self.append(Event::KeyDestroyed(KeyDestroyed { key: name })),
+            Plan::Destroy { name, keystore, .. } if self.answers(&keystore) => {
+                self.append(Event::KeyDestroyed(KeyDestroyed { key: name, deleted_on: None }));
+            }
             _ => {}
         }
     }

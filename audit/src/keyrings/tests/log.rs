@@ -193,7 +193,7 @@ pub(super) fn abandoned(number: u32) -> Event {
 }
 
 pub(super) fn destroyed(number: u32) -> Event {
-    Event::KeyDestroyed(KeyDestroyed { key: name(number) })
+    Event::KeyDestroyed(KeyDestroyed { key: name(number), deleted_on: None })
 }
 
 pub(super) fn retired(withdraw_after: Option<Timestamp>) -> Event {

@@ -204,7 +204,7 @@ impl Model {
                 self.replicas[node].made = Some(name);
                 Ok(true)
             }
-            Plan::Destroy { name, .. } => self.append(node, Event::KeyDestroyed(KeyDestroyed { key: name })),
+            Plan::Destroy { name, .. } => self.append(node, Event::KeyDestroyed(KeyDestroyed { key: name, deleted_on: None })),
             Plan::SleepUntil(wake) => {
                 let late = wake.filter(|wake| *wake <= self.now());
                 holds(late.is_none(), "I9: a wake that is not in the future", || format!("{late:?}"))?;

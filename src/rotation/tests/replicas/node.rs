@@ -313,7 +313,7 @@ impl World<'_> {
             let hangs = self.now < self.nodes[node].hangs_until;
             return Ok(if hangs { Appended::No } else { Appended::Yes });
         }
-        self.append(node, Event::KeyDestroyed(KeyDestroyed { key: name }))
+        self.append(node, Event::KeyDestroyed(KeyDestroyed { key: name, deleted_on: None }))
     }
 
     /// What the node makes of a keystore's answer, as the rotator does.
