@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
-use super::{BackendLog, Reconciled, margin};
+use super::{BackendLog, Reconciled, Source, margin};
 use crate::backend::{Backend, Entry, Key, Signature, What};
 use crate::merkle::Hash;
 use crate::names::KeyName;
@@ -16,8 +16,8 @@ use crate::time::Timestamp;
 /// A record of ours that names an entry's request.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
-    pub(super) log: usize,
-    pub(super) seq: u64,
+    pub(super) source: Source,
+    pub(super) time: Timestamp,
     pub(super) kid: String,
 }
 

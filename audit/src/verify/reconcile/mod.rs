@@ -12,7 +12,8 @@
 //! - A process that was killed may have left calls without a record: `daemon.start` names how many at most, after the last record before it.
 //! - A log that lost its tail may have lost records: `log.adopted` names how many.
 //!
-//! An allowance holds for as many signatures as it counts, near its time; each is told, and none is a finding.
+//! An allowance holds for as many signatures as it counts, near its time; each is told, and none is a finding. What a record says that nobody
+//! signed for yet allows nothing: whoever can write the file could add it. A signature that such a record names is counted as *uncovered*.
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use serde::Serialize;
 
 use super::{Location, Segment};
 use crate::backend::Backend;
+use account::Reach;
 use crate::time::Timestamp;
 
 mod account;
@@ -106,6 +108,8 @@ pub struct Reconciliation {
     pub allowed: Vec<Allowed>,
     /// How many there are.
     pub allowed_count: u64,
+    /// Signatures that fit a record that no checkpoint covers yet: it explains them once the log key has signed for it.
+    pub uncovered: u64,
     /// Signatures near the end of our log, or after it began to be pruned: nobody can say yet, or any more, whether they have a record.
     pub too_new: u64,
     /// Likewise, before the first record that is left.
@@ -116,10 +120,25 @@ pub struct Reconciliation {
     pub differing: u64,
 }
 
+/// Which record of ours.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    log: usize,
+    seq: u64,
+}
+
+impl Source {
+    /// Whether somebody signed for it.
+    fn is_signed(self, logs: &[Reach]) -> bool {
+        self.seq < logs[self.log].signed
+    }
+}
+
 /// What is told of a record that no entry confirms.
 struct Absent {
     at: Location,
-    log: usize,
+    source: Source,
+    backend: Backend,
     time: Timestamp,
     request: String,
     kid: String,
@@ -131,14 +150,31 @@ struct Allowance {
     from: Timestamp,
     to: Timestamp,
     count: u64,
-    /// Which key's, by keyring and kid; `None` is any key's.
-    key: Option<(String, String)>,
+    whose: Whose,
+    /// The record that gives it.
+    source: Source,
     because: String,
 }
 
+/// By which keys the signatures of an allowance may be.
+enum Whose {
+    /// By this one.
+    Key {
+        /// Its keyring.
+        keyring: String,
+        /// Its kid.
+        kid: String,
+    },
+    /// By those that signed at that time, or were being made.
+    Signing,
+    /// By any: who signed may stand in a record that was lost.
+    Any,
+}
+
 impl Allowance {
-    fn near(time: Timestamp, count: u64, (keyring, kid): (&str, &str), because: String) -> Self {
-        Self { from: time - APART, to: time + APART, count, key: Some((keyring.to_owned(), kid.to_owned())), because }
+    fn near(time: Timestamp, count: u64, (keyring, kid): (&str, &str), source: Source, because: String) -> Self {
+        let whose = Whose::Key { keyring: keyring.to_owned(), kid: kid.to_owned() };
+        Self { from: time - APART, to: time + APART, count, whose, source, because }
     }
 }
 
