@@ -40,8 +40,6 @@ pub const APART: Duration = Duration::from_mins(3);
 const CLOUDTRAIL_MARGIN: Duration = Duration::from_mins(30);
 /// The same for Vault, which writes at once: clocks that differ.
 const VAULT_MARGIN: Duration = Duration::from_mins(1);
-/// Most unmatched and allowed signatures that a report lists; the rest is counted.
-pub const MOST_LISTED: usize = 100;
 
 /// What a backend wrote down: files of one record.
 pub struct BackendLog<'a> {
@@ -104,7 +102,7 @@ pub struct Reconciliation {
     pub log_keys: u64,
     /// Signatures by keys that are not ours.
     pub foreign: u64,
-    /// Signatures without a record that something covers: the first of them.
+    /// Signatures without a record that something covers.
     pub allowed: Vec<Allowed>,
     /// How many there are.
     pub allowed_count: u64,
@@ -114,6 +112,8 @@ pub struct Reconciliation {
     pub too_new: u64,
     /// Likewise, before the first record that is left.
     pub too_old: u64,
+    /// Requests for keys of ours that Claviger never makes, such as an export.
+    pub exposed: u64,
     /// Our records of signatures by keys of these backends that lie outside of what the given files cover.
     pub outside: u64,
     /// Everything that differs; each is a finding too.

@@ -2,12 +2,13 @@
 //!
 //! In scope: what matches, what is allowed, what nobody can say, what differs. Out of scope: where all that comes from (`ledger`, `account`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::account::{Account, Reach};
 use super::keys::{Keys, Owner};
-use super::ledger::{Claim, Ledger, Signed};
-use super::{APART, Absent, Allowance, Allowed, MOST_LISTED, Reconciliation, Whose};
+use super::ledger::{Claim, Exposure, Given, Ledger, Signed};
+use super::{APART, Absent, Allowance, Allowed, Reconciliation, Whose};
+use crate::backend::Backend;
 use crate::time::Timestamp;
 use crate::verify::{Finding, Findings, Verdict};
 
@@ -50,12 +51,11 @@ impl Account {
         for signed in &ledger.signed {
             let (owner, time) = (keys.owner(&signed.signature.key), signed.time);
             let claim = signed.claim.as_ref();
+            // Whatever comes of it, a record of ours was held against it.
+            compared.extend(claim.map(|_| signed.signature.key.backend()));
             match (owner, claim.filter(|claim| claim.source.is_signed(&logs))) {
                 (owner, Some(claim)) => match mismatch(signed, &owner, claim, &keys) {
-                    None => {
-                        result.matched += 1;
-                        compared.insert(signed.signature.key.backend());
-                    }
+                    None => result.matched += 1,
                     Some(text) => result.differ(findings, of_claim(text, signed, &owner, claim, (&ledger, &logs))),
                 },
                 (Owner::Log, None) => result.log_keys += 1,
@@ -67,13 +67,22 @@ impl Account {
             }
         }
         for Unexplained { signed, owner } in result.allow(unexplained, &mut allowances, (&ledger, &keys)) {
+            compared.insert(signed.signature.key.backend());
             result.differ(findings, without_record(signed, &owner, &ledger));
         }
         for absent in absent.into_iter().filter(|absent| absent.source.is_signed(&logs)) {
             compared.insert(absent.backend);
-            result.differ(findings, without_signature(absent, &logs));
+            result.differ(findings, without_signature(absent, (&ledger, &logs)));
         }
-        nothing_compared((&ledger, &keys), &logs, findings);
+        for exposure in &ledger.exposures {
+            let owner = keys.owner(&exposure.exposed.key);
+            if owner != Owner::Foreign {
+                result.exposed += 1;
+                result.differ(findings, exposed(exposure, &owner, &ledger));
+            }
+        }
+        let outside = outside.into_iter().filter(|(backend, _)| !compared.contains(backend)).collect();
+        nothing_compared((&ledger, &keys), (&logs, &outside), findings);
         if more_absent > 0 {
             let text = format!("{more_absent} more records of signatures are confirmed by no entry of the keystore's own record");
             result.differ(findings, Finding::new(Verdict::Differs, text));
@@ -108,9 +117,7 @@ impl Reconciliation {
                 Some(allowance) if !entry.signed.signature.several => {
                     allowance.count -= 1;
                     self.allowed_count += 1;
-                    if self.allowed.len() < MOST_LISTED {
-                        self.allowed.push(allowed(entry.signed, &allowance.because, ledger));
-                    }
+                    self.allowed.push(allowed(entry.signed, &allowance.because, ledger));
                 }
                 _ => left.push(entry),
             }
@@ -139,19 +146,35 @@ impl Allowance {
     }
 }
 
-/// A record of another keystore, or of another time, differs in nothing, and that says nothing.
-fn nothing_compared((ledger, keys): (&Ledger, &Keys), logs: &[Reach], findings: &mut Findings) {
+/// A record of another keystore, or of another time, differs in nothing, and that says nothing. `outside` is how many of our records could be held
+/// against none of their kind.
+fn nothing_compared((ledger, keys): (&Ledger, &Keys), (logs, outside): (&[Reach], &BTreeMap<Backend, u64>), findings: &mut Findings) {
     let begun = logs.iter().filter_map(|log| log.first.or(log.begun)).min();
     let ended = logs.iter().filter_map(|log| log.last).max();
-    for (name, backend, span) in ledger.records() {
-        let text = if keys.keystores(backend).is_empty() {
-            format!("nothing was compared with {name}: no key of these logs is in a keystore of this kind")
-        } else if span.is_none_or(|(first, last)| Some(last) < begun || Some(first) > ended) {
-            format!("nothing was compared with {name}: it tells of no time of which these logs tell")
-        } else {
-            continue;
+    for Given { name, backend, keystore, span } in ledger.given() {
+        let known = keys.keystores(backend);
+        let why = match (keystore, span, outside.get(&backend)) {
+            _ if known.is_empty() => "no key of these logs is in a keystore of this kind".to_owned(),
+            (Some(keystore), _, _) if !known.contains(keystore) => {
+                let known: Vec<&str> = known.into_iter().collect();
+                format!(
+                    "no key of these logs is in a keystore called {keystore:?}; those of this kind are called {}: write {}@NAME:PATH",
+                    known.join(", "),
+                    backend.name()
+                )
+            }
+            (_, None, _) => "it tells of no time of which these logs tell".to_owned(),
+            (_, Some((first, last)), _) if Some(last) < begun || Some(first) > ended => "it tells of no time of which these logs tell".to_owned(),
+            (_, Some((first, last)), Some(outside)) => {
+                let margin = ledger.margin(backend).as_secs();
+                format!(
+                    "all {outside} records of signatures lie outside of the time that it covers, from {first} to {last} less {margin} s at both \
+                     ends; give the files of the time between, or say --reconcile-margin"
+                )
+            }
+            _ => continue,
         };
-        findings.push(Finding::new(Verdict::Unpinned, text));
+        findings.push(Finding::new(Verdict::Unpinned, format!("nothing was compared with {name}: {why}")));
     }
 }
 
@@ -219,8 +242,26 @@ fn of_claim(text: &str, signed: &Signed, owner: &Owner<'_>, claim: &Claim, (ledg
     finding.differ(format_args!("key {}, in record {}", claim.kid, claim.source.seq), format_args!("{whose}: {}", entry(signed, ledger)))
 }
 
-fn without_signature(absent: Absent, logs: &[Reach]) -> Finding {
-    let Absent { at, source, backend: _, time, request, kid, text } = absent;
+fn exposed(exposure: &Exposure, owner: &Owner<'_>, ledger: &Ledger) -> Finding {
+    let (exposed, time, place) = (&exposure.exposed, exposure.time, ledger.place_of(exposure));
+    let whose = match owner {
+        Owner::Kid(kid) => format!("key {kid}"),
+        Owner::Log => "a log key".to_owned(),
+        Owner::Requested(_) | Owner::Unknown | Owner::Foreign => "a key that is named as this installation's".to_owned(),
+    };
+    let text = format!("{} ({whose})", exposed.what);
+    let entry = format!("request {} of {time} by {}, key {} ({place})", exposed.request, exposed.caller, exposed.key);
+    Finding::new(Verdict::Differs, text).differ("no such request: Claviger makes none", entry)
+}
+
+/// What a trail without any signature may be: then it is not the signatures that are missing.
+const NO_SIGNING: &str = "; the trail may leave out AWS KMS or read events (Sign is a read event): log read and write management events, and \
+                          do not exclude AWS KMS";
+
+fn without_signature(absent: Absent, (ledger, logs): (&Ledger, &[Reach])) -> Finding {
+    let Absent { at, source, backend, time, request, kid, text } = absent;
+    let shows_none = backend == Backend::CloudTrail && !ledger.shows_signing(backend);
+    let text = if shows_none { text.to_owned() + NO_SIGNING } else { text.to_owned() };
     let finding = Finding::new(Verdict::Differs, text).at(&at);
     let finding = match &logs[source.log].origin {
         Some(origin) => finding.of(origin),

@@ -14,6 +14,7 @@ use crate::record::Record;
 use crate::verify::Verdict;
 
 mod allowances;
+mod backends;
 mod ends;
 mod world;
 
