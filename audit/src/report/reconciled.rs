@@ -42,7 +42,8 @@ fn read(Reconciled { name, files, first, last, signatures, refused, doubled, tor
 
 /// What was compared, in one line.
 pub(super) fn compared(reconciliation: &Reconciliation) -> String {
-    let Reconciliation { matched, allowed_count, differing, log_keys, foreign, uncovered, too_new, too_old, exposed, outside, .. } = reconciliation;
+    let Reconciliation { matched, allowed_count, differing, log_keys, foreign, uncovered, too_new, too_old, exposed, outside, .. } =
+        reconciliation;
     let mut line = format!("reconciled: {matched} signatures matched, {allowed_count} without a record allowed, {differing} differ");
     let rest = [
         (log_keys, "signatures by log keys"),

@@ -21,8 +21,8 @@ use serde::Serialize;
 
 use super::{Location, Segment};
 use crate::backend::Backend;
-use account::Reach;
 use crate::time::Timestamp;
+use account::Reach;
 
 mod account;
 mod keys;

@@ -164,7 +164,9 @@ fn nothing_compared((ledger, keys): (&Ledger, &Keys), (logs, outside): (&[Reach]
                 )
             }
             (_, None, _) => "it tells of no time of which these logs tell".to_owned(),
-            (_, Some((first, last)), _) if Some(last) < begun || Some(first) > ended => "it tells of no time of which these logs tell".to_owned(),
+            (_, Some((first, last)), _) if Some(last) < begun || Some(first) > ended => {
+                "it tells of no time of which these logs tell".to_owned()
+            }
             (_, Some((first, last)), Some(outside)) => {
                 let margin = ledger.margin(backend).as_secs();
                 format!(

@@ -85,7 +85,8 @@ fn a_kill_covers_only_keys_that_signed() {
 fn a_kill_covers_the_self_test_of_a_new_key() {
     for is_made in [true, false] {
         let mut world = World::new();
-        let requested = KeyRequested { key: name(5), keyring: "access".into(), keystore: "vault".into(), algorithm: crate::Algorithm::EdDSA };
+        let requested =
+            KeyRequested { key: name(5), keyring: "access".into(), keystore: "vault".into(), algorithm: crate::Algorithm::EdDSA };
         world.record(LogKind::Keys, KILL - 10, Event::KeyRequested(requested));
         world.signed(KILL, 5);
         world.killed(KILL + 1, 2);

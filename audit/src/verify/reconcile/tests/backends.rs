@@ -22,7 +22,9 @@ fn answer(world: &mut World, change: impl Fn(&mut Value)) {
 
 #[test]
 fn only_management_events_are_calls() {
-    for (category, differing) in [(None, 1), (Some(""), 1), (Some("Management"), 1), (Some("NetworkActivity"), 0), (Some("Insight"), 0), (Some("Data"), 0)] {
+    for (category, differing) in
+        [(None, 1), (Some(""), 1), (Some("Management"), 1), (Some("NetworkActivity"), 0), (Some("Insight"), 0), (Some("Data"), 0)]
+    {
         let mut world = World::new();
         world.signed(LATER, 0);
         if let Some(category) = category {
