@@ -197,7 +197,7 @@ fn operation<'p>(path: &[&'p str]) -> Option<(Asks, &'p str)> {
         ["sign", name] | ["sign", name, _] => Some((Asks::Sign, name)),
         // What is public may leave.
         ["export", "public-key" | "certificate-chain", ..] => None,
-        ["export", _, name] | ["export", _, name, _] | ["byok-export", _, name] | ["byok-export", _, name, _] => Some((Asks::Export, name)),
+        ["export" | "byok-export", _, name] | ["export" | "byok-export", _, name, _] => Some((Asks::Export, name)),
         ["backup", name] => Some((Asks::Backup, name)),
         ["keys", name, "config"] => Some((Asks::Configure, name)),
         ["keys", name, "csr"] => Some((Asks::Certify, name)),
