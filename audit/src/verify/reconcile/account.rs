@@ -211,11 +211,13 @@ impl Account {
     /// The nodes of which a record may still be on its way. A process that stopped wrote all of them first, or counted what it could not name;
     /// for one that was killed, the next start of its node counts. Neither counts before it is signed for, nor while records of the node are not.
     pub(super) fn unfinished(&self) -> BTreeSet<&str> {
-        let goes_on = |(index, run): &(usize, &Run)| {
+        // By time, not by place: `init` may be one process in the key log and another one in the use log.
+        let goes_on = |run: &&Run| {
             let is_stopped = run.stopped.is_some_and(|stop| stop.is_signed(&self.logs));
-            !is_stopped && !self.runs[index + 1..].iter().any(|next| next.node == run.node)
+            let is_followed = run.last.is_some() && self.runs.iter().any(|next| next.node == run.node && next.last > run.last);
+            !is_stopped && !is_followed
         };
-        let running = self.runs.iter().enumerate().filter(goes_on).map(|(_, run)| run.node.as_str());
+        let running = self.runs.iter().filter(goes_on).map(|run| run.node.as_str());
         let unsigned = self.logs.iter().filter(|log| log.kind == Some(LogKind::Uses) && log.size > log.signed);
         running.chain(unsigned.map(|log| log.node.as_str())).collect()
     }

@@ -197,6 +197,6 @@ fn a_rotation_into_a_dead_keystore_is_caught() {
     let actions = [Action::Standby(0), Action::Wait(40_000)].into_iter().chain(away.iter().cloned().cycle().take(24)).collect();
     let schedule = Schedule { offsets_ms: vec![0], actions };
     play(&Honest, &schedule).unwrap_or_else(|caught| panic!("{}: {}", caught.by, caught.why));
-    let caught = play(&Mutant::new(Mistake::Plan(blind)), &schedule).err().expect("it is caught");
+    let caught = play(&Mutant::new(Mistake::Plan(blind)), &schedule).expect_err("it is caught");
     assert_eq!(caught.by, "keystores: a rotation into one that does not answer", "{}", caught.why);
 }

@@ -76,8 +76,11 @@ impl World {
             let (origin, key, version) = (format!("example.org/{}", kind.name()), "key".to_owned(), "1".to_owned());
             let locator = format!("team/transit/{}/1", name(log_key));
             let created = LogCreated { origin, key, keystore: "vault".into(), locator, installation: "prod".into(), version };
+            // Each log is made by a process of its own.
+            world.boot = if kind == LogKind::Keys { 98 } else { 99 };
             world.record(kind, BEGIN, Event::LogCreated(created));
         }
+        world.boot = 1;
         world.traffic(BEGIN);
         world.started(BEGIN, false);
         for key in 0..KEYS {
