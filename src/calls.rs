@@ -67,17 +67,29 @@ impl Calls {
         Self { uses, room, counts: Mutex::default(), ended: Notify::new() }
     }
 
-    /// Begins a call, once there is room for it; `None` if there is none within `patience`, or none any more.
-    pub async fn begin(self: &Arc<Self>, keystore: &str, (keyring, kid): (&str, &str), patience: Duration) -> Option<Call> {
+    /// Begins a call, once there is room for it. `left` is how much time there is until its deadline: a call that begins later would only be
+    /// given back by its keystore as one without an answer, and be counted, though nothing was asked.
+    pub async fn begin(
+        self: &Arc<Self>,
+        keystore: &str,
+        (keyring, kid): (&str, &str),
+        left: impl Fn() -> Duration,
+    ) -> Result<Call, NotBegun> {
         let room = match self.room.get(keystore) {
             None => None,
-            Some(room) => Some(tokio::time::timeout(patience, room.clone().acquire_owned()).await.ok()?.ok()?),
+            Some(room) => {
+                let room = tokio::time::timeout(left(), room.clone().acquire_owned()).await;
+                Some(room.ok().and_then(Result::ok).ok_or(NotBegun::NoRoom)?)
+            }
         };
+        if left().is_zero() {
+            return Err(NotBegun::TooLate);
+        }
         let row = (keyring.to_owned(), kid.to_owned());
         if room.is_some() {
             *self.lock().begun.entry(row.clone()).or_default() += 1;
         }
-        Some(Call { calls: self.clone(), row, room, settled: false })
+        Ok(Call { calls: self.clone(), row, room, settled: false })
     }
 
     /// Records what was counted since the last time; called once a second. A count that the log does not take now is kept.
@@ -143,6 +155,15 @@ impl Counts {
     }
 }
 
+/// Why a call did not begin; nothing was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotBegun {
+    /// There is no room within its time, or none any more.
+    NoRoom,
+    /// Its deadline has passed.
+    TooLate,
+}
+
 /// A call that has begun. Dropping it counts it as unanswered.
 pub struct Call {
     calls: Arc<Calls>,
@@ -155,6 +176,19 @@ impl Call {
     /// A durable record names its request, or nothing was signed.
     pub fn settle(mut self) {
         self.settled = true;
+    }
+
+    /// The keystore signed, and a durable record says so. Where its own record shows the signature and ours names no request, the two can only be
+    /// brought together by counting it.
+    pub fn recorded(self, request: Option<&str>) {
+        if request.is_some() || !self.is_on_record() {
+            self.settle();
+        }
+    }
+
+    /// Whether its keystore keeps a record of its own.
+    pub fn is_on_record(&self) -> bool {
+        self.room.is_some()
     }
 }
 

@@ -1,7 +1,7 @@
 //! A real daemon with its keys in a real Vault, whose audit device is held against the logs: an honest pair differs in nothing, whatever befell
 //! it, and one entry more or less is told.
 //!
-//! In scope: answers that are lost after Vault signed, and kills under load. Out of scope: every other way in which the two may differ (unit
+//! In scope: answers that are lost after Vault signed, kills under load, and a key that is made exportable. Out of scope: every other way in which the two may differ (unit
 //! tests and golden files of `claviger-audit`), and CloudTrail, which no emulator writes.
 
 mod harness;
@@ -121,14 +121,27 @@ fn an_honest_log_with_lost_answers_and_kills_agrees_with_vault() {
             serde_json::from_str(lines(&place, "keys").iter().find(|line| line.contains("\"event\":\"key.created\"")).expect("a key"))
                 .expect("JSON");
         let body = json!({ "input": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "prehashed": true, "hash_algorithm": "sha2-256" });
-        let answer = vault.must("POST", &format!("{MOUNT}/sign/{}", key["key"].as_str().expect("a name")), &body);
+        let name = key["key"].as_str().expect("a name");
+        let answer = vault.must("POST", &format!("{MOUNT}/sign/{name}"), &body);
         let request = answer["request_id"].as_str().expect("an id");
         let all = fs::read_to_string(vault.audit_log()).expect("it audits");
         let theft = later(all.lines().filter(|line| line.contains(request)));
         let (code, report) = reconciled(&place, &format!("{honest}{theft}"));
         assert_eq!(code, 17, "{report:#}");
         assert!(report.to_string().contains(request), "{report:#}");
+        let exposed = made_exportable(&vault, name);
+        let (code, report) = reconciled(&place, &format!("{honest}{exposed}"));
+        let told = &report["reconciliation"];
+        assert_eq!((code, told["exposed"].as_u64(), told["differing"].as_u64()), (17, Some(1), Some(1)), "{report:#}");
     });
+}
+
+/// What Vault writes down when somebody makes a key exportable.
+fn made_exportable(vault: &Vault, name: &str) -> String {
+    let before = fs::read_to_string(vault.audit_log()).expect("it audits");
+    vault.must("POST", &format!("{MOUNT}/keys/{name}/config"), &json!({ "exportable": true }));
+    let after = fs::read_to_string(vault.audit_log()).expect("it audits");
+    after.strip_prefix(&before).expect("it only grows").to_owned()
 }
 
 /// Entries of an audit device, an hour after they were written: away from every kill, each of which leaves room for what was in flight.

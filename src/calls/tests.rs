@@ -94,7 +94,7 @@ fn counted(folder: &Path) -> Vec<(String, u64)> {
 }
 
 async fn begin(calls: &Arc<Calls>, keystore: &str) -> Option<Call> {
-    calls.begin(keystore, ("access", "kid"), Duration::ZERO).await
+    calls.begin(keystore, ("access", "kid"), || Duration::from_millis(1)).await.ok()
 }
 
 #[tokio::test]
@@ -108,6 +108,36 @@ async fn a_call_is_settled_or_counted() {
     calls.flush().await;
     calls.flush().await;
     assert_eq!(counted(folder.path()), [("kid".to_owned(), 2)]);
+}
+
+/// A signature that our record cannot name is counted where the keystore's own record shows it.
+#[tokio::test]
+async fn a_record_without_a_request_id_settles_only_what_nobody_else_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let calls = calls(folder.path());
+    begin(&calls, "vault").await.unwrap().recorded(Some("8d0b35e0"));
+    begin(&calls, "hsm").await.unwrap().recorded(None);
+    calls.flush().await;
+    assert_eq!(counted(folder.path()), []);
+    begin(&calls, "vault").await.unwrap().recorded(None);
+    calls.flush().await;
+    assert_eq!(counted(folder.path()), [("kid".to_owned(), 1)]);
+}
+
+/// Whoever names a deadline of no time makes no counts, which could explain other signatures, and takes no room.
+#[tokio::test]
+async fn a_call_past_its_deadline_is_not_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let calls = calls(folder.path());
+    for _ in 0..2 * MOST_UNRECORDED {
+        for keystore in ["vault", "hsm"] {
+            let late = calls.begin(keystore, ("access", "kid"), || Duration::ZERO).await;
+            assert_eq!(late.err(), Some(NotBegun::TooLate), "{keystore}");
+        }
+    }
+    calls.flush().await;
+    assert_eq!(counted(folder.path()), []);
+    assert!(begin(&calls, "vault").await.is_some());
 }
 
 #[tokio::test]

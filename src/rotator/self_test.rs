@@ -34,9 +34,9 @@ impl Tested {
         self.request.as_deref()
     }
 
-    /// A durable record names it.
+    /// `key.created` is durable, and names it.
     pub(super) fn settle(self) {
-        self.call.settle();
+        self.call.recorded(self.request.as_deref());
     }
 }
 
@@ -55,7 +55,7 @@ impl Rotator {
             Protected { algorithm, kid: kid.clone(), typ: Some("claviger-self-test".into()), more: Map::new(), encode_payload: true };
         let input = SigningInput::new(&header, b"self-test", false);
         let message = input.digest.clone().map_or_else(|| Input::Message(input.message().to_vec()), Input::Digest);
-        let call = self.calls.begin(keystore, (&keyring, &kid), DEADLINE).await.ok_or(KeystoreError::Overloaded)?;
+        let call = self.calls.begin(keystore, (&keyring, &kid), || DEADLINE).await.map_err(|_| KeystoreError::Overloaded)?;
         let deadline = self.clock.monotonic().plus(DEADLINE);
         match store.sign(&made.locator, algorithm, message, Terms::own(deadline)).await {
             Ok(Signature { bytes, backend_request: request }) => {
@@ -82,13 +82,13 @@ impl Rotator {
     /// Records a self-test signature that no `key.created` names, if its keystore may show it.
     pub(super) async fn record_self_test(&self, tested: Tested, why: &str) {
         let Tested { keyring, kid, request, call } = tested;
-        if request.is_none() {
+        if request.is_none() && !call.is_on_record() {
             return call.settle();
         }
         let (code, reason) = ("self_test".to_owned(), Some(why.to_owned()));
-        let event = Event::SignFailed(SignFailed { keyring, kid, code, reason, of: None, backend_request: request });
+        let event = Event::SignFailed(SignFailed { keyring, kid, code, reason, of: None, backend_request: request.clone() });
         match self.uses.append(Draft { asked: Asked::default(), event }).await {
-            Ok(_) => call.settle(),
+            Ok(_) => call.recorded(request.as_deref()),
             Err(error) => tracing::error!(%error, "the record of a self-test could not be written"),
         }
     }

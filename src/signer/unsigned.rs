@@ -9,7 +9,7 @@ use claviger_audit::event::{Event, SignFailed};
 
 use super::view::SigningKey;
 use super::{Ask, KeyringRules, Signer, log_unwritable};
-use crate::calls::Call;
+use crate::calls::{Call, NotBegun};
 use crate::complaints::Work;
 use crate::journal::Draft;
 use crate::keystore::KeystoreError;
@@ -35,9 +35,15 @@ impl Signer {
         if self.uses.poisoned().is_some() {
             return Err(Attempt::Final(log_unwritable()));
         }
-        let patience = ask.deadline.since(self.clock.monotonic());
-        let call = self.calls.begin(&key.keystore_name, (&rules.name, &key.kid), patience).await;
-        call.ok_or_else(|| Attempt::Final(overloaded("more signatures are waiting for their records than the disk can take; ask again")))
+        let left = || ask.deadline.since(self.clock.monotonic());
+        let call = self.calls.begin(&key.keystore_name, (&rules.name, &key.kid), left).await;
+        call.map_err(|why| {
+            let detail = match why {
+                NotBegun::NoRoom => "more signatures are waiting for their records than the disk can take; ask again",
+                NotBegun::TooLate => "the deadline passed before the keystore could be asked; ask again, with more time",
+            };
+            Attempt::Final(overloaded(detail))
+        })
     }
 
     /// The end of an attempt that the keystore answered with an error.
@@ -61,9 +67,9 @@ impl Signer {
                 return Attempt::Unanswered(unavailable("the keystore did not answer within the deadline; ask again").retry_after(SOON));
             }
             KeystoreError::Unusable { backend_request, .. } => {
-                let record = SignFailed { backend_request, ..failure(rules, key, "unusable", None) };
+                let record = SignFailed { backend_request: backend_request.clone(), ..failure(rules, key, "unusable", None) };
                 if self.append_failure(ask, record).await {
-                    call.settle();
+                    call.recorded(backend_request.as_deref());
                 }
                 return Attempt::Final(unavailable("the keystore's answer cannot be used; an operator must look at it"));
             }

@@ -1,7 +1,7 @@
 //! CloudTrail's log files, as a trail delivers them to a bucket.
 //!
 //! In scope: `{"Records": [...]}`, streamed, an event at a time; events of AWS KMS. Out of scope: gzip, and the digest chain, which
-//! `aws cloudtrail validate-logs` checks. The forms are those of the AWS documentation: "CloudTrail record contents" for the members of all
+//! `aws cloudtrail validate-logs` checks; events of AWS KMS that are no management events. The forms are those of the AWS documentation: "CloudTrail record contents" for the members of all
 //! events, "Sign", "CreateKey", "CreateAlias" and "TagResource" under "Logging AWS KMS API calls" for those of AWS KMS.
 
 use std::fmt;
@@ -123,6 +123,8 @@ struct Event {
     account: Text,
     #[serde(rename = "requestID")]
     request: Text,
+    #[serde(rename = "eventCategory")]
+    category: Text,
     error_code: Text,
     #[serde(rename = "sourceIPAddress")]
     address: Text,
@@ -178,7 +180,8 @@ struct Resource {
 
 impl Event {
     fn what(self) -> What {
-        if self.source.0 != KMS {
+        // The same call may stand in a network activity event too, and an insight counts calls: neither is one more.
+        if self.source.0 != KMS || !matches!(self.category.0.as_str(), "" | "Management") {
             return What::Other;
         }
         // A call that was refused has a code, and made nothing; so has a dry run, which is answered with an error.

@@ -24,6 +24,10 @@ pub(super) struct List<T>(pub(super) Vec<T>);
 #[derive(Debug, Default)]
 pub(super) struct Present(pub(super) bool);
 
+/// Whether there is something that may mean yes: not `null`, and not `false`.
+#[derive(Debug, Default)]
+pub(super) struct Yes(pub(super) bool);
+
 impl<T> Default for List<T> {
     fn default() -> Self {
         Self(Vec::new())
@@ -33,6 +37,10 @@ impl<T> Default for List<T> {
 /// What a kind of member makes of each kind of JSON value.
 trait Form<'de>: Sized {
     fn other(present: bool) -> Self;
+
+    fn boolean(_: bool) -> Self {
+        Self::other(true)
+    }
 
     fn text(_: &str) -> Self {
         Self::other(true)
@@ -85,6 +93,16 @@ impl Form<'_> for Present {
     }
 }
 
+impl Form<'_> for Yes {
+    fn other(present: bool) -> Self {
+        Self(present)
+    }
+
+    fn boolean(value: bool) -> Self {
+        Self(value)
+    }
+}
+
 struct Any<F>(PhantomData<F>);
 
 impl<'de, F: Form<'de>> Visitor<'de> for Any<F> {
@@ -94,8 +112,8 @@ impl<'de, F: Form<'de>> Visitor<'de> for Any<F> {
         f.write_str("any value")
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<F, E> {
-        Ok(F::other(true))
+    fn visit_bool<E: Error>(self, value: bool) -> Result<F, E> {
+        Ok(F::boolean(value))
     }
 
     fn visit_i64<E: Error>(self, _: i64) -> Result<F, E> {
@@ -146,6 +164,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
 }
 
 impl<'de> Deserialize<'de> for Present {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Any(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Yes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Any(PhantomData))
     }

@@ -78,6 +78,8 @@ pub enum What {
     Signature(Signature),
     /// A signature was asked for and refused.
     Refused,
+    /// Something else was done with a key, which Claviger never does.
+    Exposed(Exposed),
     /// A key has a name: CloudTrail tells it where the key is made, tagged or given an alias, and not where it signs.
     Named(Key, KeyName),
     /// Something else.
@@ -95,6 +97,19 @@ pub struct Signature {
     pub caller: String,
     /// Whether one request signed several inputs, which Claviger never asks for.
     pub several: bool,
+}
+
+/// A request that a backend granted, and that Claviger never makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposed {
+    /// The backend's request id.
+    pub request: String,
+    /// The key.
+    pub key: Key,
+    /// Who asked, and from where.
+    pub caller: String,
+    /// What became of the key, in words.
+    pub what: &'static str,
 }
 
 /// A key as its backend names it.

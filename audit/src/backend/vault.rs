@@ -1,16 +1,17 @@
 //! Files of an audit device of Vault or OpenBao, in JSON.
 //!
-//! In scope: one entry a line, a request and its response under one `request.id`; signatures of the transit engine. Out of scope: devices in
-//! XML, sockets and syslog. Nothing that the device hashes is ever looked at. The forms are those of Vault's documentation, "Audit log entry
-//! schema", and of the transit engine's API, `POST /transit/sign/:name(/:hash_algorithm)`.
+//! In scope: one entry a line, a request and its response under one `request.id`; signatures of the transit engine, and requests after which
+//! the device no longer shows all that is done with a key. Out of scope: devices in XML, sockets and syslog. Nothing that the device hashes is
+//! ever looked at. The forms are those of Vault's documentation, "Audit log entry schema", and of the transit engine's API:
+//! `POST /transit/sign/:name(/:hash_algorithm)`, `export`, `backup`, `byok-export`, and `config`, `csr` and `rotate` of `keys/:name`.
 
 use std::io::{self, BufRead, Read as _};
 
 use memchr::memmem;
 use serde::Deserialize;
 
-use super::loose::{Object, Present, Text};
-use super::{Entry, Key, Read, Signature, What, caller, invalid};
+use super::loose::{Object, Present, Text, Yes};
+use super::{Entry, Exposed, Key, Read, Signature, What, caller, invalid};
 use crate::names::KeyName;
 use crate::time::Timestamp;
 
@@ -120,6 +121,8 @@ struct Namespace {
 #[serde(default)]
 struct Asked {
     batch_input: Present,
+    exportable: Yes,
+    allow_plaintext_backup: Yes,
 }
 
 #[derive(Default, Deserialize)]
@@ -136,29 +139,69 @@ struct Answered {
     signature: Present,
 }
 
+/// What was asked of a key.
+#[derive(Clone, Copy)]
+enum Asks {
+    Sign,
+    Export,
+    Backup,
+    Configure,
+    Certify,
+    Rotate,
+}
+
 impl Line {
     fn what(self) -> What {
         let Line { error, auth: Object(auth), request: Object(request), response: Object(Response { data: Object(answered) }), .. } = self;
-        let Some(key) = key(&request) else { return What::Other };
-        let several = request.data.0.batch_input.0 || answered.batch_results.0;
-        // Some refusals of the engine stand in the data alone.
-        let refused = !error.0.is_empty() || answered.error.0 && !answered.signature.0 && !several;
-        if refused {
-            return What::Refused;
-        }
+        let Some((asks, key)) = asked(&request) else { return What::Other };
         let role = auth.metadata.0.role_name.0;
         let who = if role.is_empty() { auth.display_name.0 } else { format!("{} role {role}", auth.display_name.0) };
-        What::Signature(Signature { request: request.id.0, key, caller: caller(&who, &request.remote_address.0), several })
+        let caller = caller(&who, &request.remote_address.0);
+        let (Object(asked), request) = (request.data, request.id.0);
+        let what = match asks {
+            Asks::Sign => {
+                let several = asked.batch_input.0 || answered.batch_results.0;
+                // Some refusals of the engine stand in the data alone.
+                let refused = !error.0.is_empty() || answered.error.0 && !answered.signature.0 && !several;
+                return if refused { What::Refused } else { What::Signature(Signature { request, key, caller, several }) };
+            }
+            _ if !error.0.is_empty() => return What::Other,
+            Asks::Export => "the private key was exported: no record of the keystore shows what is signed with the copy",
+            Asks::Backup => "the private key left in a backup: no record of the keystore shows what is signed with the copy",
+            // A text is hashed, so one that means no is taken for one that means yes. Claviger itself sends `deletion_allowed` alone.
+            Asks::Configure if asked.exportable.0 => "the key was made exportable, or that was asked for",
+            Asks::Configure if asked.allow_plaintext_backup.0 => "plaintext backups of the key were allowed, or that was asked for",
+            Asks::Configure => return What::Other,
+            Asks::Certify => "the key signed a request for a certificate, which Claviger never asks for",
+            Asks::Rotate => "the key got a new version, which Claviger never asks for",
+        };
+        What::Exposed(Exposed { request, key, caller, what })
     }
 }
 
-/// The transit key that `<mount>/sign/<name>` or `<mount>/sign/<name>/<hash>` names, if its name is one that Claviger gives.
-fn key(request: &Request) -> Option<Key> {
-    let is_transit = matches!(request.mount_type.0.as_str(), "" | "transit");
+/// What the path asks of which transit key, if its name is one that Claviger gives. A mount may have slashes in its name.
+fn asked(request: &Request) -> Option<(Asks, Key)> {
+    if !matches!(request.mount_type.0.as_str(), "" | "transit") {
+        return None;
+    }
     let path: Vec<&str> = request.path.0.trim_matches('/').split('/').collect();
-    let at = [2, 3].into_iter().filter_map(|from_end| path.len().checked_sub(from_end));
-    let mut signs = at.filter(|at| *at > 0 && path[*at] == "sign" && path[at + 1].parse::<KeyName>().is_ok());
-    let at = signs.next().filter(|_| is_transit)?;
+    let named = |at: usize| operation(&path[at..]).filter(|(_, name)| name.parse::<KeyName>().is_ok()).map(|found| (at, found));
+    let (at, (asks, name)) = (1..path.len()).rev().find_map(named)?;
     let mount = format!("{}{}", request.namespace.0.path.0, path[..at].join("/"));
-    Some(Key::Vault { mount, name: path[at + 1].to_owned() })
+    Some((asks, Key::Vault { mount, name: name.to_owned() }))
+}
+
+/// The operation of the transit engine, and the name that it is given.
+fn operation<'p>(path: &[&'p str]) -> Option<(Asks, &'p str)> {
+    match path {
+        ["sign", name] | ["sign", name, _] => Some((Asks::Sign, name)),
+        // What is public may leave.
+        ["export", "public-key" | "certificate-chain", ..] => None,
+        ["export" | "byok-export", _, name] | ["export" | "byok-export", _, name, _] => Some((Asks::Export, name)),
+        ["backup", name] => Some((Asks::Backup, name)),
+        ["keys", name, "config"] => Some((Asks::Configure, name)),
+        ["keys", name, "csr"] => Some((Asks::Certify, name)),
+        ["keys", name, "rotate"] => Some((Asks::Rotate, name)),
+        _ => None,
+    }
 }

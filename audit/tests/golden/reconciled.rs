@@ -218,11 +218,16 @@ impl Tale {
         }
     }
 
-    /// Somebody signs with both keys beside the daemon, and takes an entry away.
+    /// Somebody signs with both keys beside the daemon, takes an entry away, and tries to take a key out of Vault.
     fn stolen(&mut self) {
         self.entry(2_000, 1, None);
         self.entry(2_001, 2, None);
         self.trail.retain(|event| event["requestID"] != request(3_600));
+        for (seconds, error) in [(7_000, Some("1 error occurred")), (7_001, None)] {
+            let [_, mut answered] = audited(seconds, error);
+            answered["request"]["path"] = format!("transit/backup/{}", name(1)).into();
+            self.vault.push(answered);
+        }
     }
 }
 
@@ -336,11 +341,48 @@ fn the_thief_is_named_and_the_lost_answer_is_told() {
     let because: Vec<&str> = honest.allowed.iter().map(|allowed| allowed.because.split(' ').next().unwrap()).collect();
     assert_eq!((honest.matched, because, honest.differing), (10, vec!["record", "daemon.start"], 0));
     let text = fs::read_to_string(testdata().join("reconciled/stolen/report.txt")).unwrap();
-    assert!(text.starts_with("differs (exit 17): 3 findings"), "{text}");
-    for words in ["approle role claviger from 192.0.2.8", "assumed-role/claviger/i-0abc from 192.0.2.7", &request(2_000), &request(3_600)] {
+    assert!(text.starts_with("differs (exit 17): 4 findings"), "{text}");
+    for words in [
+        "approle role claviger from 192.0.2.8",
+        "assumed-role/claviger/i-0abc from 192.0.2.7",
+        &request(2_000),
+        &request(3_600),
+        &request(7_001),
+    ] {
         assert!(text.contains(words), "{text}");
     }
     assert!(!text.contains("hmac-sha256"), "{text}");
+}
+
+/// Without a margin of one's own: half an hour for CloudTrail, a minute for Vault.
+#[test]
+fn the_usual_margins_are_wide_enough_and_no_wider() {
+    let (code, text) = run("reconciled/", "text", &[]);
+    // The first keys are made at the very beginning, where either may lack entries; each of these records has its entry nevertheless.
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("reconciled: 10 signatures matched, 2 without a record allowed, 0 differ"), "{text}");
+    let (code, text) = run("reconciled/stolen/", "text", &[]);
+    assert!(code == 17 && text.contains(&request(3_600)), "{code} {text}");
+    // An hour and a half at both ends leaves nothing of two and a half hours: then the record without an entry cannot be missed.
+    let (code, text) = run("reconciled/stolen/", "text", &["--reconcile-margin", "90m"]);
+    assert!(code == 17 && !text.contains(&request(3_600)) && text.contains("1 records outside of the time"), "{code} {text}");
+}
+
+#[test]
+fn a_record_may_be_that_of_one_keystore() {
+    let now = at(END + 60).to_string();
+    let run = |backends: [&str; 2]| {
+        let standard = ["verify", "reconciled/log", "--trust", "reconciled/trust", "--min-size", "1", "--now", &now];
+        command(&[&standard[..], &["--reconcile", backends[0], "--reconcile", backends[1]]].concat())
+    };
+    let (code, text) = run(["cloudtrail@aws:reconciled/aws", "vault@vault:reconciled/vault"]);
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = run(["cloudtrail@aws:reconciled/aws", "vault@vualt:reconciled/vault"]);
+    assert_eq!(code, 16, "{text}");
+    assert!(
+        text.contains("no key of these logs is in a keystore called \"vualt\"; those of this kind are called ") && text.contains("vault"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -12,7 +12,8 @@
 //! - A process that was killed may have left calls without a record: `daemon.start` names how many at most, after the last record before it.
 //! - A log that lost its tail may have lost records: `log.adopted` names how many.
 //!
-//! An allowance holds for as many signatures as it counts, near its time; each is told, and none is a finding.
+//! An allowance holds for as many signatures as it counts, near its time; each is told, and none is a finding. What a record says that nobody
+//! signed for yet allows nothing: whoever can write the file could add it. A signature that such a record names is counted as *uncovered*.
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use serde::Serialize;
 use super::{Location, Segment};
 use crate::backend::Backend;
 use crate::time::Timestamp;
+use account::Reach;
 
 mod account;
 mod keys;
@@ -38,8 +40,6 @@ pub const APART: Duration = Duration::from_mins(3);
 const CLOUDTRAIL_MARGIN: Duration = Duration::from_mins(30);
 /// The same for Vault, which writes at once: clocks that differ.
 const VAULT_MARGIN: Duration = Duration::from_mins(1);
-/// Most unmatched and allowed signatures that a report lists; the rest is counted.
-pub const MOST_LISTED: usize = 100;
 
 /// What a backend wrote down: files of one record.
 pub struct BackendLog<'a> {
@@ -102,24 +102,43 @@ pub struct Reconciliation {
     pub log_keys: u64,
     /// Signatures by keys that are not ours.
     pub foreign: u64,
-    /// Signatures without a record that something covers: the first of them.
+    /// Signatures without a record that something covers.
     pub allowed: Vec<Allowed>,
     /// How many there are.
     pub allowed_count: u64,
+    /// Signatures that fit a record that no checkpoint covers yet: it explains them once the log key has signed for it.
+    pub uncovered: u64,
     /// Signatures near the end of our log, or after it began to be pruned: nobody can say yet, or any more, whether they have a record.
     pub too_new: u64,
     /// Likewise, before the first record that is left.
     pub too_old: u64,
+    /// Requests for keys of ours that Claviger never makes, such as an export.
+    pub exposed: u64,
     /// Our records of signatures by keys of these backends that lie outside of what the given files cover.
     pub outside: u64,
     /// Everything that differs; each is a finding too.
     pub differing: u64,
 }
 
+/// Which record of ours.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    log: usize,
+    seq: u64,
+}
+
+impl Source {
+    /// Whether somebody signed for it.
+    fn is_signed(self, logs: &[Reach]) -> bool {
+        self.seq < logs[self.log].signed
+    }
+}
+
 /// What is told of a record that no entry confirms.
 struct Absent {
     at: Location,
-    log: usize,
+    source: Source,
+    backend: Backend,
     time: Timestamp,
     request: String,
     kid: String,
@@ -131,14 +150,31 @@ struct Allowance {
     from: Timestamp,
     to: Timestamp,
     count: u64,
-    /// Which key's, by keyring and kid; `None` is any key's.
-    key: Option<(String, String)>,
+    whose: Whose,
+    /// The record that gives it.
+    source: Source,
     because: String,
 }
 
+/// By which keys the signatures of an allowance may be.
+enum Whose {
+    /// By this one.
+    Key {
+        /// Its keyring.
+        keyring: String,
+        /// Its kid.
+        kid: String,
+    },
+    /// By those that signed at that time, or were being made.
+    Signing,
+    /// By any: who signed may stand in a record that was lost.
+    Any,
+}
+
 impl Allowance {
-    fn near(time: Timestamp, count: u64, (keyring, kid): (&str, &str), because: String) -> Self {
-        Self { from: time - APART, to: time + APART, count, key: Some((keyring.to_owned(), kid.to_owned())), because }
+    fn near(time: Timestamp, count: u64, (keyring, kid): (&str, &str), source: Source, because: String) -> Self {
+        let whose = Whose::Key { keyring: keyring.to_owned(), kid: kid.to_owned() };
+        Self { from: time - APART, to: time + APART, count, whose, source, because }
     }
 }
 

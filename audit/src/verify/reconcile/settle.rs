@@ -2,11 +2,13 @@
 //!
 //! In scope: what matches, what is allowed, what nobody can say, what differs. Out of scope: where all that comes from (`ledger`, `account`).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::account::{Account, Reach};
 use super::keys::{Keys, Owner};
-use super::ledger::{Claim, Ledger, Signed};
-use super::{APART, Absent, Allowance, Allowed, MOST_LISTED, Reconciliation};
-use crate::event::LogKind;
+use super::ledger::{Claim, Exposure, Given, Ledger, Signed};
+use super::{APART, Absent, Allowance, Allowed, Reconciliation, Whose};
+use crate::backend::Backend;
 use crate::time::Timestamp;
 use crate::verify::{Finding, Findings, Verdict};
 
@@ -16,46 +18,71 @@ struct Unexplained<'a> {
     owner: Owner<'a>,
 }
 
-/// Between these times a missing record says something.
-struct Judged {
-    from: Timestamp,
-    /// `None`: everything is recorded, since everybody stopped.
-    to: Option<Timestamp>,
-    /// Later than this, no record can be on its way any more.
-    end: Timestamp,
+/// Where a missing record says nothing.
+struct Unjudged {
+    /// Before this, records were pruned.
+    before: Timestamp,
+    /// When use logs end whose nodes may still have records to write.
+    ends: Vec<Timestamp>,
+}
+
+impl Unjudged {
+    fn new(account: &Account) -> Self {
+        let pruned = account.logs.iter().filter(|log| log.pruned && !log.former).filter_map(|log| log.first).max();
+        Self { before: pruned.map(|first| first + APART).unwrap_or_default(), ends: account.open_ends() }
+    }
+
+    /// Whether a record may be on its way: the log of a process that lives is never silent for longer.
+    fn is_too_new(&self, time: Timestamp) -> bool {
+        self.ends.iter().any(|end| (*end - APART..=*end + APART).contains(&time))
+    }
 }
 
 impl Account {
     /// Compares, once all logs are read.
     pub(in crate::verify) fn settle(mut self, findings: &mut Findings) -> Reconciliation {
         self.kills();
-        let is_unfinished = self.is_unfinished();
+        let unjudged = Unjudged::new(&self);
         let Self { ledger, keys, logs, mut allowances, absent, more_absent, outside, .. } = self;
-        let mut result = Reconciliation { backends: ledger.backends.clone(), outside, ..Reconciliation::default() };
-        let judged = judged(&logs, is_unfinished);
-        let mut unexplained = Vec::new();
+        allowances.retain(|allowance| allowance.source.is_signed(&logs));
+        let backends = ledger.backends.clone();
+        let mut result = Reconciliation { backends, outside: outside.values().sum(), ..Reconciliation::default() };
+        let (mut unexplained, mut compared) = (Vec::new(), BTreeSet::new());
         for signed in &ledger.signed {
-            let claim = signed.claim.as_ref().filter(|claim| claim.seq < logs[claim.log].signed);
-            let time = signed.time;
-            match (keys.owner(&signed.signature.key), claim) {
+            let (owner, time) = (keys.owner(&signed.signature.key), signed.time);
+            let claim = signed.claim.as_ref();
+            // Whatever comes of it, a record of ours was held against it.
+            compared.extend(claim.map(|_| signed.signature.key.backend()));
+            match (owner, claim.filter(|claim| claim.source.is_signed(&logs))) {
                 (owner, Some(claim)) => match mismatch(signed, &owner, claim, &keys) {
                     None => result.matched += 1,
                     Some(text) => result.differ(findings, of_claim(text, signed, &owner, claim, (&ledger, &logs))),
                 },
                 (Owner::Log, None) => result.log_keys += 1,
                 (Owner::Foreign, None) => result.foreign += 1,
-                (_, None) if judged.from > time => result.too_old += 1,
-                (_, None) if judged.to.is_some_and(|to| (to..=judged.end).contains(&time)) => result.too_new += 1,
+                (owner, None) if claim.is_some_and(|claim| will_explain(signed, &owner, claim, &keys)) => result.uncovered += 1,
+                (_, None) if time < unjudged.before => result.too_old += 1,
+                (_, None) if unjudged.is_too_new(time) => result.too_new += 1,
                 (owner, None) => unexplained.push(Unexplained { signed, owner }),
             }
         }
         for Unexplained { signed, owner } in result.allow(unexplained, &mut allowances, (&ledger, &keys)) {
+            compared.insert(signed.signature.key.backend());
             result.differ(findings, without_record(signed, &owner, &ledger));
         }
-        for absent in absent.into_iter().filter(|absent| absent.at.seq < logs[absent.log].signed) {
-            result.differ(findings, without_signature(absent, &logs));
+        for absent in absent.into_iter().filter(|absent| absent.source.is_signed(&logs)) {
+            compared.insert(absent.backend);
+            result.differ(findings, without_signature(absent, (&ledger, &logs)));
         }
-        nothing_compared((&ledger, &keys), &logs, findings);
+        for exposure in &ledger.exposures {
+            let owner = keys.owner(&exposure.exposed.key);
+            if owner != Owner::Foreign {
+                result.exposed += 1;
+                result.differ(findings, exposed(exposure, &owner, &ledger));
+            }
+        }
+        let outside = outside.into_iter().filter(|(backend, _)| !compared.contains(backend)).collect();
+        nothing_compared((&ledger, &keys), (&logs, &outside), findings);
         if more_absent > 0 {
             let text = format!("{more_absent} more records of signatures are confirmed by no entry of the keystore's own record");
             result.differ(findings, Finding::new(Verdict::Differs, text));
@@ -79,20 +106,18 @@ impl Reconciliation {
         allowances: &mut [Allowance],
         (ledger, keys): (&Ledger, &Keys),
     ) -> Vec<Unexplained<'a>> {
-        allowances.sort_by_key(|allowance| (allowance.key.is_none(), allowance.to));
-        let any = allowances.partition_point(|allowance| allowance.key.is_some());
-        let depends = |entry: &Unexplained<'_>| !allowances[any..].iter().any(|allowance| allowance.is_open(entry.signed.time));
+        allowances.sort_by_key(|allowance| (!allowance.is_of_key(), allowance.to));
+        let (_, others) = allowances.split_at(allowances.partition_point(Allowance::is_of_key));
+        let depends = |entry: &Unexplained<'_>| !others.iter().any(|allowance| allowance.covers(entry, keys));
         unexplained.sort_by_key(|entry| (!depends(entry), entry.signed.time));
         let mut left = Vec::new();
         for entry in unexplained {
-            let mut open = allowances.iter_mut().filter(|allowance| allowance.count > 0 && allowance.is_open(entry.signed.time));
-            match open.find(|allowance| allowance.is_for(&entry.owner, keys)) {
+            let mut open = allowances.iter_mut().filter(|allowance| allowance.count > 0);
+            match open.find(|allowance| allowance.covers(&entry, keys)) {
                 Some(allowance) if !entry.signed.signature.several => {
                     allowance.count -= 1;
                     self.allowed_count += 1;
-                    if self.allowed.len() < MOST_LISTED {
-                        self.allowed.push(allowed(entry.signed, &allowance.because, ledger));
-                    }
+                    self.allowed.push(allowed(entry.signed, &allowance.because, ledger));
                 }
                 _ => left.push(entry),
             }
@@ -104,44 +129,55 @@ impl Reconciliation {
 }
 
 impl Allowance {
-    fn is_open(&self, time: Timestamp) -> bool {
-        (self.from..=self.to).contains(&time)
+    fn is_of_key(&self) -> bool {
+        matches!(self.whose, Whose::Key { .. })
     }
 
     /// Of a key that was never recorded as made, no record tells the kid: then a kid that no record tells is one of its keyring's.
-    fn is_for(&self, owner: &Owner<'_>, keys: &Keys) -> bool {
-        match (&self.key, owner) {
-            (None, _) => true,
-            (Some((_, kid)), Owner::Kid(own)) => kid == own,
-            (Some((keyring, kid)), Owner::Requested(own)) => keyring == own && !keys.has_kid(kid),
-            (Some(_), _) => false,
-        }
+    fn covers(&self, entry: &Unexplained<'_>, keys: &Keys) -> bool {
+        let is_for = match (&self.whose, &entry.owner) {
+            (Whose::Any, _) => true,
+            (Whose::Signing, owner) => keys.could_sign(owner, entry.signed.time),
+            (Whose::Key { kid, .. }, Owner::Kid(own)) => kid == own,
+            (Whose::Key { keyring, kid }, Owner::Requested(own)) => keyring == own.keyring() && !keys.has_kid(kid),
+            (Whose::Key { .. }, _) => false,
+        };
+        is_for && (self.from..=self.to).contains(&entry.signed.time)
     }
 }
 
-/// A record of another keystore, or of another time, differs in nothing, and that says nothing.
-fn nothing_compared((ledger, keys): (&Ledger, &Keys), logs: &[Reach], findings: &mut Findings) {
+/// A record of another keystore, or of another time, differs in nothing, and that says nothing. `outside` is how many of our records could be held
+/// against none of their kind.
+fn nothing_compared((ledger, keys): (&Ledger, &Keys), (logs, outside): (&[Reach], &BTreeMap<Backend, u64>), findings: &mut Findings) {
     let begun = logs.iter().filter_map(|log| log.first.or(log.begun)).min();
     let ended = logs.iter().filter_map(|log| log.last).max();
-    for (name, backend, span) in ledger.records() {
-        let text = if !keys.any_of(backend) {
-            format!("nothing was compared with {name}: no key of these logs is in a keystore of this kind")
-        } else if span.is_none_or(|(first, last)| Some(last) < begun || Some(first) > ended) {
-            format!("nothing was compared with {name}: it tells of no time of which these logs tell")
-        } else {
-            continue;
+    for Given { name, backend, keystore, span } in ledger.given() {
+        let known = keys.keystores(backend);
+        let why = match (keystore, span, outside.get(&backend)) {
+            _ if known.is_empty() => "no key of these logs is in a keystore of this kind".to_owned(),
+            (Some(keystore), _, _) if !known.contains(keystore) => {
+                let known: Vec<&str> = known.into_iter().collect();
+                format!(
+                    "no key of these logs is in a keystore called {keystore:?}; those of this kind are called {}: write {}@NAME:PATH",
+                    known.join(", "),
+                    backend.name()
+                )
+            }
+            (_, None, _) => "it tells of no time of which these logs tell".to_owned(),
+            (_, Some((first, last)), _) if Some(last) < begun || Some(first) > ended => {
+                "it tells of no time of which these logs tell".to_owned()
+            }
+            (_, Some((first, last)), Some(outside)) => {
+                let margin = ledger.margin(backend).as_secs();
+                format!(
+                    "all {outside} records of signatures lie outside of the time that it covers, from {first} to {last} less {margin} s at both \
+                     ends; give the files of the time between, or say --reconcile-margin"
+                )
+            }
+            _ => continue,
         };
-        findings.push(Finding::new(Verdict::Unpinned, text));
+        findings.push(Finding::new(Verdict::Unpinned, format!("nothing was compared with {name}: {why}")));
     }
-}
-
-/// A use log that begins in the middle says nothing of what was before; and at the end of the logs, records may still be on their way, unless
-/// every process said that it stopped.
-fn judged(logs: &[Reach], is_unfinished: bool) -> Judged {
-    let from = logs.iter().filter(|log| log.pruned && !log.former).filter_map(|log| log.first).max().map(|first| first + APART);
-    let uses = logs.iter().filter(|log| log.kind == Some(LogKind::Uses) && !log.former);
-    let end = uses.filter_map(|log| log.signed_time).max().unwrap_or_default();
-    Judged { from: from.unwrap_or_default(), to: is_unfinished.then(|| end - APART), end: end + APART }
 }
 
 /// What is wrong with a signature that has a record. A kid that no `key.created` tells is that of a key which never came to be, or whose record was
@@ -152,6 +188,12 @@ fn mismatch(signed: &Signed, owner: &Owner<'_>, claim: &Claim, keys: &Keys) -> O
         return Some("a signature by another key than its record says");
     }
     signed.signature.several.then_some("a request that signed several inputs, of which a record can name one")
+}
+
+/// Whether a record that nobody signed for yet would explain the signature. Such a record is new, so it explains nothing that is old.
+fn will_explain(signed: &Signed, owner: &Owner<'_>, claim: &Claim, keys: &Keys) -> bool {
+    let near = claim.time - APART..=claim.time + APART;
+    near.contains(&signed.time) && mismatch(signed, owner, claim, keys).is_none()
 }
 
 /// The entry, in words; nothing in it is a secret.
@@ -177,7 +219,8 @@ fn without_record(signed: &Signed, owner: &Owner<'_>, ledger: &Ledger) -> Findin
     let text = match owner {
         _ if signed.signature.several => "a request that signed several inputs, which Claviger never asks for".to_owned(),
         Owner::Kid(kid) => format!("a signature by key {kid} that no record explains"),
-        Owner::Requested(keyring) => {
+        Owner::Requested(name) => {
+            let keyring = name.keyring();
             format!("a signature by a key of keyring {keyring} that was never taken into use, and no record explains it")
         }
         _ => "a signature by a key that is named as this installation's, and that no record knows".to_owned(),
@@ -194,17 +237,35 @@ fn of_claim(text: &str, signed: &Signed, owner: &Owner<'_>, claim: &Claim, (ledg
         Owner::Foreign => "a key that is not this installation's".to_owned(),
     };
     let finding = Finding::new(Verdict::Differs, text);
-    let finding = match &logs[claim.log].origin {
+    let finding = match &logs[claim.source.log].origin {
         Some(origin) => finding.of(origin),
         None => finding,
     };
-    finding.differ(format_args!("key {}, in record {}", claim.kid, claim.seq), format_args!("{whose}: {}", entry(signed, ledger)))
+    finding.differ(format_args!("key {}, in record {}", claim.kid, claim.source.seq), format_args!("{whose}: {}", entry(signed, ledger)))
 }
 
-fn without_signature(absent: Absent, logs: &[Reach]) -> Finding {
-    let Absent { at, log, time, request, kid, text } = absent;
+fn exposed(exposure: &Exposure, owner: &Owner<'_>, ledger: &Ledger) -> Finding {
+    let (exposed, time, place) = (&exposure.exposed, exposure.time, ledger.place_of(exposure));
+    let whose = match owner {
+        Owner::Kid(kid) => format!("key {kid}"),
+        Owner::Log => "a log key".to_owned(),
+        Owner::Requested(_) | Owner::Unknown | Owner::Foreign => "a key that is named as this installation's".to_owned(),
+    };
+    let text = format!("{} ({whose})", exposed.what);
+    let entry = format!("request {} of {time} by {}, key {} ({place})", exposed.request, exposed.caller, exposed.key);
+    Finding::new(Verdict::Differs, text).differ("no such request: Claviger makes none", entry)
+}
+
+/// What a trail without any signature may be: then it is not the signatures that are missing.
+const NO_SIGNING: &str = "; the trail may leave out AWS KMS or read events (Sign is a read event): log read and write management events, and \
+                          do not exclude AWS KMS";
+
+fn without_signature(absent: Absent, (ledger, logs): (&Ledger, &[Reach])) -> Finding {
+    let Absent { at, source, backend, time, request, kid, text } = absent;
+    let shows_none = backend == Backend::CloudTrail && !ledger.shows_signing(backend);
+    let text = if shows_none { text.to_owned() + NO_SIGNING } else { text.to_owned() };
     let finding = Finding::new(Verdict::Differs, text).at(&at);
-    let finding = match &logs[log].origin {
+    let finding = match &logs[source.log].origin {
         Some(origin) => finding.of(origin),
         None => finding,
     };
