@@ -233,7 +233,7 @@ async fn a_node_that_is_behind_is_asked_again() {
     let header = http::HeaderName::from_static("x-vault-index");
     let asked = behind.proxy.asked();
     let named = asked.iter().filter(|asked| asked.header(&header) == Some(INDEX)).count();
-    assert!(named >= 1 + 12, "{named}");
+    assert!(named > 12, "{named}");
     // A state that never comes, as after an older snapshot was restored, is forgotten.
     let never = Match::any().path(SIGN).header("x-vault-index", INDEX);
     behind.proxy.add(Rule::answer(never, 429, "application/json", r#"{"errors":[]}"#));
