@@ -82,7 +82,11 @@ pub fn new_names(installation: &str, numbers: [u32; 2]) -> Result<[KeyName; 2], 
 /// Finds or creates a log key: Ed25519 (C2SP signature type 0x01), or ECDSA P-256 (0x02) where the keystore has no Ed25519.
 pub async fn make(keystore: &dyn Keystore, name: &KeyName, origin: &str) -> Result<(VerifierKey, Made), KeystoreError> {
     let made = match keystore.create(name, Algorithm::Ed25519).await {
-        Err(KeystoreError::Rejected(_)) => keystore.create(name, Algorithm::ES256).await,
+        Err(first @ KeystoreError::Rejected(_)) => match keystore.create(name, Algorithm::ES256).await {
+            // It was not the algorithm, then.
+            Err(KeystoreError::Rejected(_)) => Err(first),
+            made => made,
+        },
         made => made,
     }?;
     let key = VerifierKey::from_jwk(origin, &made.public);

@@ -332,7 +332,8 @@ impl From<Failure> for KeystoreError {
             Kind::Throttled => Self::Unavailable { reason, after: AFTER_THROTTLING },
             Kind::Unsent | Kind::Broken => Self::Unavailable { reason, after: failure.after },
             Kind::NoSource => Self::Unavailable { reason, after: OPERATOR },
-            Kind::Refused if failure.is_young && failure.is_unseen() => Self::Unavailable { reason, after: SEEN },
+            // A denial is told as one, whatever may end it: the keystore itself is well.
+            Kind::Refused if failure.is_young && failure.is_not_found() => Self::Unavailable { reason, after: SEEN },
             Kind::Refused if failure.is_not_found() => Self::Gone(reason),
             Kind::NoCredentials | Kind::NoRole | Kind::Refused => Self::Rejected(reason),
         }
