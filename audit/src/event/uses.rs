@@ -87,7 +87,7 @@ pub struct SignFailed {
     pub backend_request: Option<String>,
 }
 
-/// Keystore calls that got no complete answer, or whose answer was dropped, counted within a second.
+/// Keystore calls that got no complete answer, whose answer was dropped, or whose signature no request id tells, counted within a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignUnanswered {
