@@ -4,7 +4,7 @@ use std::fs;
 
 use claviger::keystore::vault::{VaultSettings, tls_config};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
@@ -13,11 +13,11 @@ use super::*;
 async fn only_the_named_authority_is_believed() {
     let vault = Vault::start(&[INSTALLATION]);
     let other = fs::read(vault.other_ca_file()).expect("our own file");
-    let by_name = vault.address.replace("127.0.0.1", "localhost");
+    let elsewhere = relayed(&vault).await;
     for (settings, told) in [
         (VaultSettings { tls: tls_config(Some(&other)), ..vault.settings() }, "UnknownIssuer"),
         (VaultSettings { tls: tls_config(None), ..vault.settings() }, "UnknownIssuer"),
-        (VaultSettings { address: by_name.parse().expect("an address"), ..vault.settings() }, "not valid for name"),
+        (VaultSettings { address: elsewhere.parse().expect("an address"), ..vault.settings() }, "not valid for name"),
     ] {
         let keystore = VaultKeystore::open(settings, clock());
         let error = keystore.health().await.expect_err("not believed");
@@ -27,6 +27,20 @@ async fn only_the_named_authority_is_believed() {
     assert!(audited(&vault, "auth/approle/login").is_empty(), "nothing was told to a stranger");
     let keystore = VaultKeystore::open(VaultSettings { tls: Err("ca.pem cannot be read".to_owned()), ..vault.settings() }, clock());
     assert_eq!(keystore.health().await, Err(KeystoreError::Rejected("ca.pem cannot be read".to_owned())));
+}
+
+/// The same server at an address that its certificate does not name (a name would need somebody who knows it); nothing is changed on the way.
+async fn relayed(vault: &Vault) -> String {
+    let listener = TcpListener::bind("127.0.0.2:0").await.expect("all of 127.0.0.0/8 is this machine");
+    let address = listener.local_addr().expect("bound");
+    let server = vault.address.trim_start_matches("https://").to_owned();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut upstream = TcpStream::connect(&server).await.expect("it listens");
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut stream, &mut upstream).await });
+        }
+    });
+    format!("https://{address}")
 }
 
 /// Answers every request on every connection with these bytes; gives its address and what it was asked.

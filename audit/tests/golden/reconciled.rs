@@ -209,11 +209,11 @@ impl Tale {
     }
 
     fn backends(&self, folder: &str, files: &mut Files) {
-        files.insert(format!("{folder}{TRAIL}"), (json!({ "Records": self.trail }).to_string() + "\n").into_bytes());
+        files.insert(format!("{folder}{TRAIL}"), (text(&json!({ "Records": self.trail })) + "\n").into_bytes());
         // The device was rotated in the middle.
         let (old, new) = self.vault.split_at(5);
         for (name, entries) in [("audit.log.1", old), ("audit.log", new)] {
-            let lines: Vec<String> = entries.iter().map(Value::to_string).collect();
+            let lines: Vec<String> = entries.iter().map(text).collect();
             files.insert(format!("{folder}vault/{name}"), (lines.join("\n") + "\n").into_bytes());
         }
     }
@@ -228,6 +228,22 @@ impl Tale {
             answered["request"]["path"] = format!("transit/backup/{}", name(1)).into();
             self.vault.push(answered);
         }
+    }
+}
+
+/// As text, the same whatever another package of the build asks of maps: members are sorted.
+fn text(value: &Value) -> String {
+    sorted(value).to_string()
+}
+
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members: BTreeMap<&String, &Value> = members.iter().collect();
+            Value::Object(members.into_iter().map(|(name, value)| (name.clone(), sorted(value))).collect())
+        }
+        Value::Array(values) => Value::Array(values.iter().map(sorted).collect()),
+        other => other.clone(),
     }
 }
 
