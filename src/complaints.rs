@@ -61,13 +61,13 @@ impl Complaints {
         self.any.store(true, Ordering::Release);
     }
 
-    /// It did.
-    pub fn done(&self, keystore: &str, work: Work) {
+    /// It did. Which work it was is asked only while there is a complaint.
+    pub fn done(&self, keystore: &str, work: impl FnOnce() -> Work) {
         if !self.any.load(Ordering::Acquire) {
             return;
         }
         let mut last = self.lock();
-        last.remove(&row(keystore, work));
+        last.remove(&row(keystore, work()));
         self.any.store(!last.is_empty(), Ordering::Release);
     }
 
@@ -97,7 +97,7 @@ mod tests {
     fn the_last_words_stay_until_the_work_is_done() {
         let complaints = Complaints::default();
         let sign = || Work::Sign("access".to_owned());
-        complaints.done("vault", sign());
+        complaints.done("vault", sign);
         complaints.note("vault", Work::Answer, &KeystoreError::Retry("once".into()));
         complaints.note("vault", sign(), &KeystoreError::Rejected("no".into()));
         complaints.note("vault", sign(), &KeystoreError::Rejected("never".into()));
@@ -110,9 +110,9 @@ mod tests {
             "{:?}",
             texts("vault")
         );
-        complaints.done("vault", Work::Answer);
+        complaints.done("vault", || Work::Answer);
         // The keyring signs elsewhere now.
-        complaints.done("kms", sign());
+        complaints.done("kms", sign);
         assert_eq!((texts("vault"), texts("kms").len()), (Vec::new(), 1));
     }
 }

@@ -123,7 +123,7 @@ impl Health {
             }
             Err(_) => return tracing::debug!(keystore = name, "what the keystore holds could not be listed in time"),
         };
-        self.complaints.done(name, Work::List);
+        self.complaints.done(name, || Work::List);
         let orphans = orphans::among(name, &held, &before.keyrings, &self.keys.snapshot().keyrings);
         if !orphans.is_empty() {
             tracing::warn!(
@@ -173,7 +173,7 @@ impl Health {
 
     /// Notes that a keystore answered; wakes the rotator and tells the log if it had been lost.
     pub async fn answered(&self, keystore: &str) -> Result<(), AppendError> {
-        self.complaints.done(keystore, Work::Answer);
+        self.complaints.done(keystore, || Work::Answer);
         if self.absences.answered(keystore) {
             self.wake.notify_one();
         }

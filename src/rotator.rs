@@ -232,7 +232,7 @@ impl Rotator {
             Ok(made) => made,
             Err(error) => return self.failed(&keystore, &name, Work::Make, &error).await,
         };
-        self.health.complaints.done(&keystore, Work::Make(name.keyring().to_owned()));
+        self.health.complaints.done(&keystore, || Work::Make(name.keyring().to_owned()));
         if let Err(error) = self.health.answered(&keystore).await {
             return after(Err(error));
         }
@@ -273,7 +273,7 @@ impl Rotator {
             Ok(deleted_on) => deleted_on,
             Err(error) => return self.failed(&keystore, &name, Work::Destroy, &error).await,
         };
-        self.health.complaints.done(&keystore, Work::Destroy(name.keyring().to_owned()));
+        self.health.complaints.done(&keystore, || Work::Destroy(name.keyring().to_owned()));
         if let Err(error) = self.health.answered(&keystore).await {
             return after(Err(error));
         }

@@ -251,7 +251,7 @@ impl Signer {
         let (receipt, verified) = tokio::join!(append, async { key.verifier.verify(&input, &bytes) });
         let receipt = receipt.map_err(|error| Attempt::Final(append_refusal(&error)))?;
         call.settle();
-        self.complaints.done(&key.keystore_name, Work::Sign(rules.name.clone()));
+        self.complaints.done(&key.keystore_name, || Work::Sign(rules.name.clone()));
 
         // Nothing below has left the process yet; the record above is durable.
         if verified.is_err() {
