@@ -36,7 +36,7 @@ fn wrong(place: &Place<'_>) -> BTreeMap<String, String> {
 }
 
 fn refusal(action: &str, code: &str, message: &str) -> Rule {
-    Rule::answer(Match::target(action), 400, JSON, format!("{{\"__type\":\"{code}\",\"message\":\"{message}\"}}"))
+    Rule::aws_error(Match::target(action), 400, code, message)
 }
 
 #[test]
@@ -71,9 +71,7 @@ fn doctor_says_what_is_wrong_with_an_account_and_what_to_do() {
         }
         // Whether signing is permitted is asked without signing.
         let dry = || Match::target("Sign").body("\"DryRun\":true");
-        let answer = |status, code: &str, message: &str| {
-            Rule::answer(dry(), status, JSON, format!("{{\"__type\":\"{code}\",\"message\":\"{message}\"}}"))
-        };
+        let answer = |status, code: &str, message: &str| Rule::aws_error(dry(), status, code, message);
         let permitted =
             proxy.add(answer(412, "DryRunOperationException", "The request would have succeeded, but the DryRun option is set."));
         let found = wrong(&place);

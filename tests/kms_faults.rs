@@ -122,8 +122,7 @@ fn within(body: impl Future<Output = ()>) {
 
 /// A rule that answers an action as AWS refuses.
 fn refusal(action: &str, status: u16, code: &str, message: &str) -> Rule {
-    let body = format!("{{\"__type\":\"{code}\",\"message\":\"{message}\"}}");
-    Rule::answer(Match::target(action), status, JSON, body)
+    Rule::aws_error(Match::target(action), status, code, message)
 }
 
 /// A rule that does this to every request of an action.

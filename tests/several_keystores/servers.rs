@@ -101,10 +101,7 @@ fn a_running_daemon_says_what_is_wrong_with_kms() {
         let mut daemon = place.start();
         doctor_says(&place, "kms", fine);
 
-        let refusal = |api: &str, code: &str, message: &str| {
-            let body = format!("{{\"__type\":\"{code}\",\"message\":\"{message}\"}}");
-            Rule::answer(Match::target(api), 400, "application/x-amz-json-1.1", body)
-        };
+        let refusal = |api: &str, code: &str, message: &str| Rule::aws_error(Match::target(api), 400, code, message);
         proxy.add(refusal("ListAliases", "UnrecognizedClientException", "The security token included in the request is invalid."));
         doctor_says(&place, "kms", only(&["answering: ", "does not know the access key", "give Claviger a valid one"]));
         proxy.clear();

@@ -151,6 +151,11 @@ impl Rule {
         Self::new(matching, Act::Answer(answer.expect("a response")))
     }
 
+    /// Answers every request that fits with an error as AWS's JSON protocols write it.
+    pub(crate) fn aws_error(matching: Match, status: u16, code: &str, message: &str) -> Self {
+        Self::answer(matching, status, "application/x-amz-json-1.1", format!("{{\"__type\":\"{code}\",\"message\":\"{message}\"}}"))
+    }
+
     /// Lets so many requests pass first.
     pub(crate) fn skip(self, skip: u64) -> Self {
         Self { skip, ..self }
